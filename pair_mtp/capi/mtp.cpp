@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "mtp.h"
+
+#include "guarded.hpp"
+#include "mtp_potential.hpp"
+
+#include "../core/evaluator.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <sstream>
+#include <vector>
+
+namespace mtp {
+
+std::string &last_error()
+{
+  thread_local std::string message;
+  return message;
+}
+
+namespace {
+
+template <class Action> mtp_status plainly(const Action &action) noexcept
+{
+  return guarded([&] {
+    action();
+    return MTP_SUCCESS;
+  });
+}
+
+// Calls action(i, neighbourhood, neighbours j) for every atom, after checking the indices.
+template <class Action> void for_each_atom(const mtp_potential &potential, const mtp_neighbourhoods &atoms, const Action &action)
+{
+  const int n_species = potential.potential.n_species;
+  for (int64_t i = 0; i < atoms.n_atoms; i++)
+    if (atoms.species[i] < 0 || atoms.species[i] >= n_species)
+      throw Error(Error::Kind::argument, "atom " + std::to_string(i) + " has species " + std::to_string(atoms.species[i]) + ", the potential has " + std::to_string(n_species));
+  std::vector<int> species;
+  for (int64_t i = 0; i < atoms.n_atoms; i++) {
+    const int64_t first = atoms.first[i];
+    const int n = static_cast<int>(atoms.first[i + 1] - first);
+    species.resize(n);
+    for (int k = 0; k < n; k++) {
+      const int32_t j = atoms.neighbour[first + k];
+      if (j < 0 || j >= atoms.n_atoms) throw Error(Error::Kind::argument, "neighbour index " + std::to_string(j) + " of atom " + std::to_string(i) + " is out of range");
+      species[k] = atoms.species[j];
+    }
+    try {
+      action(i, Neighbourhood{atoms.species[i], n, species.data(), atoms.vectors + 3 * first}, atoms.neighbour + first);
+    } catch (const Error &error) {
+      throw Error(error.kind, "atom " + std::to_string(i) + ": " + error.what());
+    }
+  }
+}
+
+const int voigt[6][2] = {{0, 0}, {1, 1}, {2, 2}, {1, 2}, {0, 2}, {0, 1}};
+
+ActiveSet &active_set(mtp_potential &potential, int32_t mode)
+{
+  if (mode != 0 && mode != 1) throw Error(Error::Kind::argument, "mode must be 0 (neighbourhood) or 1 (configuration)");
+  const auto wanted = mode ? ActiveSetMode::configuration : ActiveSetMode::neighbourhood;
+  auto &set = potential.potential.active_set;
+  if (!set || set->mode != wanted) set = ActiveSet::blank(wanted, potential.potential.n_parameters());
+  return *set;
+}
+
+}    // namespace
+}    // namespace mtp
+
+using namespace mtp;
+
+extern "C" {
+
+int32_t mtp_abi_version(void)
+{
+  return 1;
+}
+
+const char *mtp_last_error(void)
+{
+  return last_error().c_str();
+}
+
+mtp_status mtp_potential_load(const char *path, mtp_potential **potential)
+{
+  return plainly([&] { *potential = new mtp_potential(read_potential(path)); });
+}
+
+mtp_status mtp_potential_new(const mtp_form *form, mtp_potential **potential)
+{
+  return plainly([&] {
+    if (form->n_species < 1 || form->n_chebyshev < 1) throw Error(Error::Kind::argument, "a potential has at least one species and one radial basis function");
+    Potential made;
+    made.n_species = form->n_species;
+    made.n_chebyshev = form->n_chebyshev;
+    made.min_distance = form->min_distance;
+    made.cutoff = form->cutoff;
+    made.basis = generate_basis(form->level);
+    made.check("new potential");
+    *potential = new mtp_potential(std::move(made));
+  });
+}
+
+mtp_status mtp_potential_copy(const mtp_potential *potential, mtp_potential **copy)
+{
+  return plainly([&] { *copy = new mtp_potential(*potential); });
+}
+
+mtp_status mtp_potential_save(const mtp_potential *potential, const char *path, int32_t with_active_set)
+{
+  return plainly([&] { write_potential(potential->potential, path, with_active_set != 0); });
+}
+
+void mtp_potential_free(mtp_potential *potential)
+{
+  delete potential;
+}
+
+mtp_status mtp_potential_facts(const mtp_potential *potential, mtp_facts *facts)
+{
+  return plainly([&] {
+    const Potential &p = potential->potential;
+    facts->n_species = p.n_species;
+    facts->n_radial = p.n_radial();
+    facts->n_chebyshev = p.n_chebyshev;
+    facts->n_moments = p.basis.n_moments;
+    facts->n_basic = p.basis.n_basic();
+    facts->n_products = static_cast<int32_t>(p.basis.products.size());
+    facts->n_scalar = p.basis.n_scalar();
+    facts->n_parameters = p.n_parameters();
+    facts->trained = p.trained;
+    facts->active_set_mode = !p.active_set ? -1 : p.active_set->mode == ActiveSetMode::neighbourhood ? 0 : 1;
+    facts->min_distance = p.min_distance;
+    facts->cutoff = p.cutoff;
+    facts->scaling = p.scaling;
+  });
+}
+
+mtp_status mtp_potential_get_elements(const mtp_potential *potential, const char **elements)
+{
+  return plainly([&] { *elements = potential->elements.c_str(); });
+}
+
+mtp_status mtp_potential_set_elements(mtp_potential *potential, const char *elements)
+{
+  return plainly([&] {
+    std::vector<std::string> names;
+    std::istringstream text(elements);
+    for (std::string name; std::getline(text, name, ',');) names.push_back(name);
+    if (!names.empty() && static_cast<int>(names.size()) != potential->potential.n_species)
+      throw Error(Error::Kind::argument, std::to_string(names.size()) + " element names for " + std::to_string(potential->potential.n_species) + " species");
+    potential->potential.elements = std::move(names);
+    potential->refresh();
+  });
+}
+
+mtp_status mtp_potential_get_parameters(const mtp_potential *potential, double *theta)
+{
+  return plainly([&] { potential->potential.get_parameters(theta); });
+}
+
+mtp_status mtp_potential_set_parameters(mtp_potential *potential, const double *theta)
+{
+  return plainly([&] {
+    potential->potential.set_parameters(theta);
+    potential->refresh();
+  });
+}
+
+mtp_status mtp_potential_set_scaling(mtp_potential *potential, double scaling)
+{
+  return plainly([&] {
+    if (!std::isfinite(scaling) || scaling == 0) throw Error(Error::Kind::argument, "scaling must be finite and not zero");
+    potential->potential.scaling = scaling;
+    potential->potential.active_set.reset();
+    potential->refresh();
+  });
+}
+
+mtp_status mtp_evaluate(const mtp_potential *potential, const mtp_neighbourhoods *atoms, double *energies, double *forces, double *virial)
+{
+  return plainly([&] {
+    Evaluator evaluator(potential->compiled());
+    std::vector<double> gradient;
+    std::fill(forces, forces + 3 * atoms->n_atoms, 0.0);
+    std::fill(virial, virial + 9, 0.0);
+    for_each_atom(*potential, *atoms, [&](int64_t i, const Neighbourhood &atom, const int32_t *neighbours) {
+      gradient.resize(3 * static_cast<std::size_t>(atom.n_neighbours));
+      energies[i] = evaluator.energy(atom, gradient.data());
+      for (int k = 0; k < atom.n_neighbours; k++)
+        for (int b = 0; b < 3; b++) {
+          const double g = gradient[3 * k + b];
+          forces[3 * i + b] += g;
+          forces[3 * static_cast<int64_t>(neighbours[k]) + b] -= g;
+          for (int a = 0; a < 3; a++) virial[3 * a + b] += atom.vectors[3 * k + a] * g;
+        }
+    });
+    for (int a = 0; a < 3; a++)    // symmetric by rotational invariance, but for rounding
+      for (int b = 0; b < a; b++) virial[3 * a + b] = virial[3 * b + a] = (virial[3 * a + b] + virial[3 * b + a]) / 2;
+  });
+}
+
+mtp_status mtp_parameter_gradient(const mtp_potential *potential, const mtp_neighbourhoods *atoms, double *rows)
+{
+  return plainly([&] {
+    Evaluator evaluator(potential->compiled());
+    std::vector<double> gradient;
+    const int64_t n = potential->potential.n_parameters();
+    for_each_atom(*potential, *atoms, [&](int64_t i, const Neighbourhood &atom, const int32_t *) {
+      gradient.resize(3 * static_cast<std::size_t>(atom.n_neighbours));
+      evaluator.energy(atom, gradient.data());
+      evaluator.parameter_gradient(atom, rows + i * n);
+    });
+  });
+}
+
+mtp_status mtp_jacobian(const mtp_potential *potential, const mtp_neighbourhoods *atoms, int32_t linear_only, double *energy, double *forces,
+                        double *virial)
+{
+  return plainly([&] {
+    Evaluator evaluator(potential->compiled());
+    const int64_t n_all = potential->potential.n_parameters();
+    const int64_t skipped = linear_only ? potential->potential.n_radial_coeffs() : 0, n = n_all - skipped;
+    const int n_radial = linear_only ? 0 : evaluator.n_radial_active(), n_active = n_radial + evaluator.n_scalar();
+    std::vector<double> gradient, mixed, row(n_all);
+    std::fill(energy, energy + n, 0.0);
+    std::fill(forces, forces + 3 * atoms->n_atoms * n, 0.0);
+    std::fill(virial, virial + 6 * n, 0.0);
+    for_each_atom(*potential, *atoms, [&](int64_t i, const Neighbourhood &atom, const int32_t *neighbours) {
+      gradient.resize(3 * static_cast<std::size_t>(atom.n_neighbours));
+      evaluator.energy(atom, gradient.data());
+      evaluator.parameter_gradient(atom, row.data());
+      for (int64_t theta = 0; theta < n; theta++) energy[theta] += row[skipped + theta];
+      mixed.resize(gradient.size() * n_active);
+      evaluator.mixed_gradient(atom, linear_only != 0, mixed.data());
+      // the parameters that this atom has are two runs of the row: its radial coefficients and the moment coefficients
+      const int64_t radial = evaluator.first_radial(atom.species), moment = evaluator.first_moment() - skipped - n_radial;
+      const auto add = [&](double *to, const double *from, double weight) {
+        for (int theta = 0; theta < n_radial; theta++) to[radial + theta] += weight * from[theta];
+        for (int theta = n_radial; theta < n_active; theta++) to[moment + theta] += weight * from[theta];
+      };
+      for (int k = 0; k < atom.n_neighbours; k++) {
+        const double *r = atom.vectors + 3 * k, *from = &mixed[3 * static_cast<std::size_t>(k) * n_active];
+        for (int b = 0; b < 3; b++) {
+          add(forces + (3 * i + b) * n, from + b * n_active, 1);
+          add(forces + (3 * static_cast<int64_t>(neighbours[k]) + b) * n, from + b * n_active, -1);
+          for (int v = 0; v < 6; v++)
+            if (voigt[v][1] == b) add(virial + v * n, from + b * n_active, r[voigt[v][0]]);
+        }
+      }
+    });
+  });
+}
+
+mtp_status mtp_grade(const mtp_potential *potential, const mtp_neighbourhoods *atoms, double *grades)
+{
+  return plainly([&] {
+    const auto &set = potential->potential.active_set;
+    if (!set) throw Error(Error::Kind::argument, "the potential has no active set to grade with; `mtp select` builds one");
+    Evaluator evaluator(potential->compiled());
+    const std::size_t n = potential->potential.n_parameters();
+    std::vector<double> gradient, row(n), sum(n, 0.0);
+    for_each_atom(*potential, *atoms, [&](int64_t i, const Neighbourhood &atom, const int32_t *) {
+      gradient.resize(3 * static_cast<std::size_t>(atom.n_neighbours));
+      evaluator.energy(atom, gradient.data());
+      evaluator.parameter_gradient(atom, row.data());
+      if (set->mode == ActiveSetMode::neighbourhood) grades[i] = set->grade(row.data());
+      else
+        for (std::size_t theta = 0; theta < n; theta++) sum[theta] += row[theta] / static_cast<double>(atoms->n_atoms);
+    });
+    if (set->mode == ActiveSetMode::configuration) grades[0] = set->grade(sum.data());
+  });
+}
+
+mtp_status mtp_select(mtp_potential *potential, int32_t mode, int64_t n_rows, const double *rows, double threshold, int64_t *slots, int64_t *n_swaps)
+{
+  return plainly([&] {
+    potential->compiled();
+    ActiveSet next = active_set(*potential, mode);    // changed only where all goes well
+    const int64_t swaps = next.maximise_volume(n_rows, rows, threshold, slots);
+    potential->potential.active_set = std::move(next);
+    if (n_swaps) *n_swaps = swaps;
+  });
+}
+
+mtp_status mtp_active_set_get(const mtp_potential *potential, double *rows)
+{
+  return plainly([&] {
+    const auto &set = potential->potential.active_set;
+    if (!set) throw Error(Error::Kind::argument, "the potential has no active set");
+    std::copy(set->rows.begin(), set->rows.end(), rows);
+  });
+}
+
+mtp_status mtp_active_set_set(mtp_potential *potential, int32_t mode, const double *rows)
+{
+  return plainly([&] {
+    potential->compiled();
+    ActiveSet next = ActiveSet::blank(mode ? ActiveSetMode::configuration : ActiveSetMode::neighbourhood, potential->potential.n_parameters());
+    std::copy(rows, rows + next.rows.size(), next.rows.begin());
+    next.invert();
+    potential->potential.active_set = std::move(next);
+  });
+}
+
+}    // extern "C"

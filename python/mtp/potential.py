@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Moment tensor potentials: read, make, write, evaluate, differentiate, grade."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from mtp.configurations import types
+from mtp.errors import DataError, Error, LibraryError
+from mtp.library import NULL, call, doubles, ffi, int64s, new_potential
+from mtp.neighbours import Neighbourhoods, neighbourhoods
+
+MODES = ("neighbourhood", "configuration")
+SWAP_THRESHOLD = 1.001  # of maxvol, MLIP-3's
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Sizes of a potential's tables; distances in Å. `active_set` is None, "neighbourhood" or "configuration"."""
+
+    n_species: int
+    n_radial: int
+    n_chebyshev: int
+    n_moments: int
+    n_basic: int
+    n_products: int
+    n_scalar: int
+    n_parameters: int
+    trained: bool
+    active_set: str | None
+    min_distance: float
+    cutoff: float
+    scaling: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a potential gives for a configuration of N atoms.
+
+    energy: eV; energies: (N,) site energies, eV; forces: (N, 3), eV/Å; virial: (3, 3), eV, volume times stress;
+    stress: (6,) in ASE's sign and order xx yy zz yz xz xy, eV/Å³, None without three periodic directions.
+    """
+
+    energy: float
+    energies: np.ndarray
+    forces: np.ndarray
+    virial: np.ndarray
+    stress: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Grades:
+    """Extrapolation grades: `maximum` of the configuration and, in neighbourhood mode, `per_atom` (N,)."""
+
+    maximum: float
+    per_atom: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """Derivatives of a configuration's observables by the n parameters: energy (n,), forces (3 N, n) and
+    virial (6, n) in the order xx yy zz yz xz xy (eV, volume times stress)."""
+
+    energy: np.ndarray
+    forces: np.ndarray
+    virial: np.ndarray
+
+
+class Potential:
+    """A moment tensor potential, E = Σ_i V(n_i) [Shapeev, Multiscale Model. Simul. 14, 1153 (2016), eq. 1-8].
+
+    Parameters θ are, in this order, radial coefficients c[z_i][z_j][μ][β], species coefficients, moment
+    coefficients. Units are eV and Å.
+
+    >>> potential = Potential.new(level=8, species=["Si"], cutoff=5.0)
+    >>> potential.facts.n_scalar
+    9
+    """
+
+    def __init__(self, handle) -> None:
+        self._handle = handle
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Potential:
+        """Read .mtp, MLIP-3's .almtp or MLIP-2's .als. Raises LibraryError with file and line where it is damaged."""
+        return cls(new_potential("potential_load", os.fsencode(path)))
+
+    @classmethod
+    def new(
+        cls,
+        level: int,
+        species: Sequence[str] | int,
+        cutoff: float,
+        min_distance: float = 0.5,
+        n_chebyshev: int = 8,
+    ) -> Potential:
+        """An untrained potential of a level (2 to 40) for the named elements (or a number of unnamed species).
+
+        `cutoff` and `min_distance` in Å; the shortest distance maps the radial interval, atoms may come closer.
+        """
+        n_species = species if isinstance(species, int) else len(species)
+        form = ffi.new(
+            "mtp_form *",
+            {
+                "level": level,
+                "n_species": n_species,
+                "n_chebyshev": n_chebyshev,
+                "min_distance": min_distance,
+                "cutoff": cutoff,
+            },
+        )
+        potential = cls(new_potential("potential_new", form))
+        if not isinstance(species, int):
+            call("potential_set_elements", potential._handle, ",".join(species).encode())
+        return potential
+
+    def copy(self) -> Potential:
+        """An independent copy."""
+        return Potential(new_potential("potential_copy", self._handle))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the potential, whole or not at all: with its active set as .almtp, without as .mtp."""
+        suffix = Path(path).suffix
+        if suffix not in (".mtp", ".almtp"):
+            raise Error(f"{path}: a potential is written as .mtp, or as .almtp with its active set")
+        call("potential_save", self._handle, os.fsencode(path), suffix == ".almtp")
+
+    @property
+    def handle(self):
+        """The `mtp_potential *` of the C interface."""
+        return self._handle
+
+    @property
+    def facts(self) -> Facts:
+        """Sizes and distances."""
+        raw = ffi.new("mtp_facts *")
+        call("potential_facts", self._handle, raw)
+        values = {name: getattr(raw, name) for name in Facts.__dataclass_fields__ if name != "active_set"}
+        values["trained"] = bool(raw.trained)
+        mode = raw.active_set_mode
+        return Facts(**values, active_set=None if mode < 0 else MODES[mode])
+
+    @property
+    def species(self) -> list[str] | None:
+        """Element names in the order of the species; None where the file names none (MLIP's)."""
+        raw = ffi.new("char **")
+        call("potential_get_elements", self._handle, raw)
+        names = ffi.string(raw[0]).decode()
+        return names.split(",") if names else None
+
+    @species.setter
+    def species(self, names: Sequence[str] | None) -> None:
+        call("potential_set_elements", self._handle, ",".join(names or []).encode())
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """θ, (n_parameters,). Setting drops the active set, which depends on them."""
+        theta = np.empty(self.facts.n_parameters)
+        call("potential_get_parameters", self._handle, doubles(theta))
+        return theta
+
+    @parameters.setter
+    def parameters(self, theta: np.ndarray) -> None:
+        theta = np.ascontiguousarray(theta, dtype=float)
+        if theta.shape != (self.facts.n_parameters,):
+            raise Error(f"the potential has {self.facts.n_parameters} parameters, got an array of shape {theta.shape}")
+        call("potential_set_parameters", self._handle, doubles(theta))
+
+    def set_scaling(self, scaling: float) -> None:
+        """Set the factor in front of the radial functions. Drops the active set."""
+        call("potential_set_scaling", self._handle, scaling)
+
+    def neighbourhoods(self, atoms: Atoms) -> Neighbourhoods:
+        """The neighbour lists that this potential needs. They stay valid as long as the atoms do not move."""
+        return neighbourhoods(atoms, types(atoms, self.species), self.facts.cutoff)
+
+    def evaluate(self, atoms: Atoms | Iterable[Atoms]) -> Result | list[Result]:
+        """Energy, forces and stress of one configuration, or of each of many.
+
+        Raises DataError for species that the potential does not know, coinciding atoms, or positions that are
+        not finite.
+        """
+        if not isinstance(atoms, Atoms):
+            return [self.evaluate(configuration) for configuration in atoms]
+        near = self.neighbourhoods(atoms)
+        energies, forces, virial = np.empty(len(near)), np.empty((len(near), 3)), np.empty((3, 3))
+        self._of(atoms, "evaluate", near, doubles(energies), doubles(forces), doubles(virial))
+        stress = None
+        if atoms.cell.rank == 3 and all(atoms.pbc):
+            stress = virial.ravel()[[0, 4, 8, 5, 2, 1]] / atoms.get_volume()
+        return Result(float(energies.sum()), energies, forces, virial, stress)
+
+    def parameter_gradient(self, atoms: Atoms) -> np.ndarray:
+        """∂V_i/∂θ, (N, n_parameters)."""
+        near = self.neighbourhoods(atoms)
+        rows = np.empty((len(near), self.facts.n_parameters))
+        self._of(atoms, "parameter_gradient", near, doubles(rows))
+        return rows
+
+    def jacobian(
+        self, atoms: Atoms, near: Neighbourhoods | None = None, linear_only: bool = False
+    ) -> Jacobian:
+        """Derivatives of energy, forces and virial by θ, or by its linear part (species, moment coefficients).
+
+        `near` saves the neighbour search where it is known already.
+        """
+        near = near or self.neighbourhoods(atoms)
+        facts = self.facts
+        n = facts.n_species + facts.n_scalar if linear_only else facts.n_parameters
+        result = Jacobian(np.empty(n), np.empty((3 * len(near), n)), np.empty((6, n)))
+        outputs = (doubles(part) for part in (result.energy, result.forces, result.virial))
+        self._of(atoms, "jacobian", near, int(linear_only), *outputs)
+        return result
+
+    def grade(self, atoms: Atoms) -> Grades:
+        """Extrapolation grade γ = max_j |(b A⁻¹)_j| [Podryabinkin & Shapeev, Comput. Mater. Sci. 140, 171 (2017)].
+
+        Per atom in neighbourhood mode; one number in configuration mode. Raises Error without an active set.
+        """
+        near = self.neighbourhoods(atoms)
+        local = self.facts.active_set == "neighbourhood"
+        grades = np.zeros(len(near) if local else 1)
+        self._of(atoms, "grade", near, doubles(grades))
+        return Grades(float(grades.max(initial=0.0)), grades if local else None)
+
+    def rows(self, atoms: Atoms, mode: str = "neighbourhood") -> np.ndarray:
+        """The rows a configuration offers to an active set: its atoms' in neighbourhood mode, else their mean."""
+        if mode not in MODES:
+            raise Error(f"mode '{mode}' is not known; choose from {', '.join(MODES)}")
+        rows = self.parameter_gradient(atoms)
+        return rows if mode == "neighbourhood" else rows.mean(axis=0, keepdims=True)
+
+    def select(
+        self,
+        configurations: Sequence[Atoms],
+        mode: str = "neighbourhood",
+        threshold: float = SWAP_THRESHOLD,
+    ) -> list[int]:
+        """Offer configurations to the active set (begun anew where there is none of this mode) by maxvol.
+
+        Returns the indices of those of which a row entered and stayed, ascending. Afterwards no configuration
+        offered, and none in the set before, has a grade above `threshold`.
+        """
+        rows = [self.rows(atoms, mode) for atoms in configurations]
+        if not rows:
+            return []
+        owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+        stacked = np.ascontiguousarray(np.concatenate(rows))
+        slots = np.empty(self.facts.n_parameters, dtype=np.int64)
+        call(
+            "select",
+            self._handle,
+            MODES.index(mode),
+            len(stacked),
+            doubles(stacked),
+            threshold,
+            int64s(slots),
+            NULL,
+        )
+        return sorted({int(owner[slot]) for slot in slots if slot >= 0})
+
+    @property
+    def active_set(self) -> np.ndarray:
+        """The rows A of the active set, (n_parameters, n_parameters)."""
+        n = self.facts.n_parameters
+        rows = np.empty((n, n))
+        call("active_set_get", self._handle, doubles(rows))
+        return rows
+
+    def set_active_set(self, rows: np.ndarray, mode: str) -> None:
+        """Replace the active set by the rows A, (n_parameters, n_parameters)."""
+        rows = np.ascontiguousarray(rows, dtype=float)
+        n = self.facts.n_parameters
+        if rows.shape != (n, n):
+            raise Error(f"an active set of this potential is {n} x {n}, got an array of shape {rows.shape}")
+        call("active_set_set", self._handle, MODES.index(mode), doubles(rows))
+
+    def _of(self, atoms: Atoms, function: str, near: Neighbourhoods, *outputs) -> None:
+        try:
+            call(function, self._handle, near.as_c(), *outputs)
+        except LibraryError as error:
+            source = atoms.info.get("source")
+            if source is None:
+                raise
+            raise DataError(f"{source}: {error}") from error
