@@ -57,13 +57,10 @@ template <class Action> void for_each_atom(const mtp_potential &potential, const
 
 const int voigt[6][2] = {{0, 0}, {1, 1}, {2, 2}, {1, 2}, {0, 2}, {0, 1}};
 
-ActiveSet &active_set(mtp_potential &potential, int32_t mode)
+ActiveSetMode mode_of(int32_t mode)
 {
   if (mode != 0 && mode != 1) throw Error(Error::Kind::argument, "mode must be 0 (neighbourhood) or 1 (configuration)");
-  const auto wanted = mode ? ActiveSetMode::configuration : ActiveSetMode::neighbourhood;
-  auto &set = potential.potential.active_set;
-  if (!set || set->mode != wanted) set = ActiveSet::blank(wanted, potential.potential.n_parameters());
-  return *set;
+  return mode ? ActiveSetMode::configuration : ActiveSetMode::neighbourhood;
 }
 
 }    // namespace
@@ -148,7 +145,11 @@ mtp_status mtp_potential_set_elements(mtp_potential *potential, const char *elem
   return plainly([&] {
     std::vector<std::string> names;
     std::istringstream text(elements);
-    for (std::string name; std::getline(text, name, ',');) names.push_back(name);
+    for (std::string name; std::getline(text, name, ',');) {
+      if (name.empty() || std::any_of(name.begin(), name.end(), [](unsigned char c) { return c <= ' '; }))
+        throw Error(Error::Kind::argument, "'" + name + "' is no element name: it is empty or holds a blank");
+      names.push_back(name);
+    }
     if (!names.empty() && static_cast<int>(names.size()) != potential->potential.n_species)
       throw Error(Error::Kind::argument, std::to_string(names.size()) + " element names for " + std::to_string(potential->potential.n_species) + " species");
     potential->potential.elements = std::move(names);
@@ -278,7 +279,9 @@ mtp_status mtp_select(mtp_potential *potential, int32_t mode, int64_t n_rows, co
 {
   return plainly([&] {
     potential->compiled();
-    ActiveSet next = active_set(*potential, mode);    // changed only where all goes well
+    const auto &set = potential->potential.active_set;
+    const int n = potential->potential.n_parameters();
+    ActiveSet next = set && set->mode == mode_of(mode) ? *set : ActiveSet::blank(mode_of(mode), n, n_rows, rows);
     const int64_t swaps = next.maximise_volume(n_rows, rows, threshold, slots);
     potential->potential.active_set = std::move(next);
     if (n_swaps) *n_swaps = swaps;
@@ -298,9 +301,11 @@ mtp_status mtp_active_set_set(mtp_potential *potential, int32_t mode, const doub
 {
   return plainly([&] {
     potential->compiled();
-    ActiveSet next = ActiveSet::blank(mode ? ActiveSetMode::configuration : ActiveSetMode::neighbourhood, potential->potential.n_parameters());
+    const int n = potential->potential.n_parameters();
+    ActiveSet next = ActiveSet::blank(mode_of(mode), n, n, rows);
     std::copy(rows, rows + next.rows.size(), next.rows.begin());
     next.invert();
+    if (next.inverse_error() >= 1e-2) throw Error(Error::Kind::numerical, "the active set is singular: its rows are linearly dependent but for rounding");
     potential->potential.active_set = std::move(next);
   });
 }

@@ -126,7 +126,7 @@ typedef struct {
   uint64_t lammps;     /* address of the LAMMPS object that owns the pair style */
   int64_t version;     /* counts the potentials that it has been given */
   int64_t n_flagged;   /* configurations kept */
-  int64_t n_dropped;   /* configurations that exceeded `select` when the buffer was full */
+  int64_t n_dropped;   /* configurations that exceeded `select` but are not kept: the buffer holds more extrapolative ones */
   int64_t break_step;  /* the step at which a grade passed `break_above` and the run was stopped, -1 if none */
   double highest_grade; /* over all ranks, since the last mtp_live_clear */
 } mtp_live_facts;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 namespace mtp {
@@ -27,24 +28,31 @@ MTP_CLONES void multiply(int n, const double *matrix, const double *x, double *y
   }
 }
 
+// The place of the largest |c|, or of one that is not a number.
 int largest(int n, const double *c)
 {
   int best = 0;
-  for (int j = 1; j < n; j++)
+  for (int j = 0; j < n; j++) {
+    if (std::isnan(c[j])) return j;
     if (std::fabs(c[j]) > std::fabs(c[best])) best = j;
+  }
   return best;
 }
 
 }    // namespace
 
-ActiveSet ActiveSet::blank(ActiveSetMode mode, int n, double scale)
+ActiveSet ActiveSet::blank(ActiveSetMode mode, int n, std::int64_t n_rows, const double *candidates)
 {
+  std::vector<double> largest_of(n, 0.0);
+  for (std::int64_t row = 0; row < n_rows; row++)
+    for (int i = 0; i < n; i++) largest_of[i] = std::max(largest_of[i], std::fabs(candidates[row * n + i]));
   ActiveSet set;
   set.mode = mode;
   set.n = n;
   set.rows.assign(static_cast<std::size_t>(n) * n, 0.0);
   set.inverse_transposed = set.rows;
   for (int i = 0; i < n; i++) {
+    const double scale = 1e-6 * (largest_of[i] > 0 && std::isfinite(largest_of[i]) ? largest_of[i] : 1.0);
     set.rows[static_cast<std::size_t>(i) * n + i] = scale;
     set.inverse_transposed[static_cast<std::size_t>(i) * n + i] = 1 / scale;
   }
@@ -56,11 +64,7 @@ double ActiveSet::grade(const double *b) const
   thread_local std::vector<double> c;
   c.resize(n);
   multiply(n, inverse_transposed.data(), b, c.data());
-  double most = 0;
-  for (double value : c) {
-    if (!(std::fabs(value) <= most)) most = std::fabs(value);    // NaN is kept
-  }
-  return most;
+  return std::fabs(c[largest(n, c.data())]);
 }
 
 std::int64_t ActiveSet::maximise_volume(std::int64_t n_rows, const double *candidates, double threshold, std::int64_t *slots)
@@ -101,13 +105,20 @@ std::int64_t ActiveSet::maximise_volume(std::int64_t n_rows, const double *candi
 
 void ActiveSet::invert()
 {
-  // Gauss-Jordan with partial pivoting on rows scaled to unit length
+  // Gauss-Jordan with partial pivoting, after columns and then rows were scaled to a largest element of one
   const std::size_t size = n;
-  std::vector<double> a(rows), inverse(size * size, 0.0);
+  std::vector<double> a(rows), inverse(size * size, 0.0), column_scale(size, 0.0);
+  for (std::size_t i = 0; i < size; i++)
+    for (std::size_t j = 0; j < size; j++) column_scale[j] = std::max(column_scale[j], std::fabs(a[i * size + j]));
   for (std::size_t i = 0; i < size; i++) {
     double norm = 0;
-    for (std::size_t j = 0; j < size; j++) norm = std::max(norm, std::fabs(a[i * size + j]));
-    if (!(norm > 0) || !std::isfinite(norm)) throw Error(Error::Kind::numerical, "row " + std::to_string(i) + " of the active set is zero or not finite");
+    bool finite = true;
+    for (std::size_t j = 0; j < size; j++) {
+      finite = finite && std::isfinite(a[i * size + j]);
+      if (column_scale[j] > 0) a[i * size + j] /= column_scale[j];
+      norm = std::max(norm, std::fabs(a[i * size + j]));
+    }
+    if (!(norm > 0) || !finite) throw Error(Error::Kind::numerical, "row " + std::to_string(i) + " of the active set is zero or not finite");
     for (std::size_t j = 0; j < size; j++) a[i * size + j] /= norm;
     inverse[i * size + i] = 1 / norm;
   }
@@ -133,22 +144,26 @@ void ActiveSet::invert()
     }
   }
   for (std::size_t i = 0; i < size; i++)
-    for (std::size_t j = 0; j < size; j++) inverse_transposed[j * size + i] = inverse[i * size + j];
+    for (std::size_t j = 0; j < size; j++) inverse_transposed[j * size + i] = inverse[i * size + j] / column_scale[i];
+}
+
+double ActiveSet::inverse_error() const
+{
+  std::vector<double> c(n);
+  double worst = 0;
+  for (int i = 0; i < n; i++) {
+    multiply(n, inverse_transposed.data(), &rows[static_cast<std::size_t>(i) * n], c.data());
+    c[i] -= 1;
+    for (double value : c) worst = std::max(worst, std::isnan(value) ? std::numeric_limits<double>::infinity() : std::fabs(value));
+  }
+  return worst;
 }
 
 void ActiveSet::check(const std::string &where) const
 {
   const std::size_t size = static_cast<std::size_t>(n) * n;
   if (rows.size() != size || inverse_transposed.size() != size) throw Error(Error::Kind::format, where + ": the active set has the wrong size");
-  std::vector<double> c(n);
-  double worst = 0;
-  for (int i = 0; i < n; i++) {
-    multiply(n, inverse_transposed.data(), &rows[static_cast<std::size_t>(i) * n], c.data());
-    c[i] -= 1;
-    for (double value : c)
-      if (!(std::fabs(value) <= worst)) worst = std::fabs(value);
-  }
-  if (!(worst < 1e-2)) throw Error(Error::Kind::format, where + ": the active set is damaged: its stored inverse is not the inverse of its rows");
+  if (inverse_error() >= 1e-2) throw Error(Error::Kind::format, where + ": the active set is damaged: its stored inverse is not the inverse of its rows");
 }
 
 }    // namespace mtp

@@ -19,8 +19,9 @@ struct ActiveSet {
   std::vector<double> rows;                  // A, n x n, row-major
   std::vector<double> inverse_transposed;    // (A^-1)^T, n x n, row-major
 
-  // An active set that knows nothing: A = scale * identity. Every real row is far outside.
-  static ActiveSet blank(ActiveSetMode mode, int n, double scale = 1e-6);
+  // An active set that knows nothing: A is diagonal, and small against the candidates (n_rows x n) column by column: 1e-6 of the largest
+  // element. Directions that no candidate has, such as those that rescale a radial function, keep these rows.
+  static ActiveSet blank(ActiveSetMode mode, int n, std::int64_t n_rows, const double *candidates);
 
   // Grade of a row b (length n).
   double grade(const double *b) const;
@@ -32,6 +33,9 @@ struct ActiveSet {
 
   // Recomputes the inverse from A. Throws Error(numerical) where A is singular.
   void invert();
+
+  // Largest |element| of A^-1 A - 1 (infinite where one is NaN): how far the inverse is from that of the rows.
+  double inverse_error() const;
 
   // Throws Error(format) where sizes are wrong or where the stored inverse is not that of A.
   void check(const std::string &where) const;

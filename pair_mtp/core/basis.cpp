@@ -389,11 +389,15 @@ void Basis::check(const std::string &where) const
   const auto fail = [&](const std::string &what) { throw Error(Error::Kind::format, where + ": " + what); };
   const int n_b = n_basic();
   if (n_b > n_moments) fail("more basic moments than moments");
+  if (static_cast<std::size_t>(n_moments) > basic.size() + products.size())
+    fail(std::to_string(n_moments) + " moments are announced, but " + std::to_string(n_b) + " basic moments and " + std::to_string(products.size()) +
+         " products fill fewer");
   for (int k = 0; k < n_b; k++) {
     const auto &m = basic[k];
     if (m.mu < 0 || m.mu >= n_radial) fail("alpha_index_basic row " + std::to_string(k) + " names radial function " + std::to_string(m.mu) +
                                            ", but there are " + std::to_string(n_radial));
-    if (m.a < 0 || m.b < 0 || m.c < 0 || m.a + m.b + m.c > 64) fail("alpha_index_basic row " + std::to_string(k) + " has an impossible exponent");
+    for (int exponent : {m.a, m.b, m.c})
+      if (exponent < 0 || exponent > 64) fail("alpha_index_basic row " + std::to_string(k) + " has an impossible exponent: " + std::to_string(exponent));
   }
   std::vector<char> is_read(n_moments, 0);
   for (std::size_t row = 0; row < products.size(); row++) {

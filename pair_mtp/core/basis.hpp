@@ -39,7 +39,8 @@ struct Basis {
 
 bool operator==(const Basis &left, const Basis &right);
 
-// Generates the basis of a level >= 2 (odd levels are those of level - 1 plus the odd ones that exist).
+// Generates the basis of a level from 2 to 40. A contraction uses indices up in pairs, so that no scalar has an odd level: an odd level gives the
+// basis of the even one below.
 Basis generate_basis(int level);
 
 }    // namespace mtp

@@ -15,6 +15,8 @@
 namespace mtp {
 namespace {
 
+constexpr double same_place = 1e-6;    // Angstrom: closer, the direction from one atom to the other is rounding error
+
 // c[rows][width] = a[depth][rows]^T b[depth][width] for a width that is a multiple of pack_width. b is kept narrow enough for the cache.
 MTP_CLONES void multiply_transposed(int rows, int depth, int width, const double *a, const double *b, double *c)
 {
@@ -74,7 +76,7 @@ void Evaluator::place_neighbours(const Neighbourhood &atom)
     const double *v = atom.vectors + 3 * static_cast<long>(j);
     const double squared = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
     if (squared >= cutoff_squared) continue;
-    if (!(squared > 0)) throw Error(Error::Kind::numerical, "two atoms are at the same place, or a position is NaN (neighbour " + std::to_string(j) + ")");
+    if (!(squared > same_place * same_place)) throw Error(Error::Kind::numerical, "two atoms are at the same place, or a position is NaN (neighbour " + std::to_string(j) + ")");
     const double r = std::sqrt(squared);
     inside.push_back(j);
     distance.push_back(r);

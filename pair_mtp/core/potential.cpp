@@ -4,6 +4,7 @@
 #include "error.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -28,17 +29,18 @@ std::string trimmed(const std::string &text)
 // Walks through the text of a file and knows the line for its messages.
 class Reader {
  public:
-  Reader(const std::string &p, const std::string &t) : path(p), text(t) {}
+  Reader(const std::string &p, const std::string &t, std::ptrdiff_t line = 1) : path(p), text(t), first_line(line) {}
 
   [[noreturn]] void fail(const std::string &what) const
   {
-    const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(position), '\n');
+    const auto line = first_line + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(position), '\n');
     throw Error(Error::Kind::format, path + ":" + std::to_string(line) + ": " + what);
   }
   void skip_blank()
   {
     while (position < text.size() && std::isspace(static_cast<unsigned char>(text[position]))) position++;
   }
+  std::size_t size() const { return text.size(); }
   bool at_end()
   {
     skip_blank();
@@ -128,6 +130,7 @@ class Reader {
  private:
   std::string path;
   const std::string &text;
+  std::ptrdiff_t first_line;
   std::size_t position = 0;
 };
 
@@ -149,16 +152,20 @@ void read_tag(const std::string &text, Potential &potential)
 void read_radial_coeffs(Reader &in, Potential &potential)
 {
   const int S = potential.n_species, K = potential.n_radial(), R = potential.n_chebyshev;
+  const double announced = 1.0 * S * S * K * R;
+  if (2 * announced > static_cast<double>(in.size()))    // a number and its separator take two bytes at least
+    in.fail("radial_coeffs: the counts announce more numbers than the file can hold");
   potential.radial_coeffs.assign(potential.n_radial_coeffs(), 0.0);
+  std::vector<bool> given(static_cast<std::size_t>(S) * S, false);
   for (int block = 0; block < S * S; block++) {
     const std::string pair = in.word();
+    const char *end = pair.data() + pair.size();
     int i = -1, j = -1;
-    const auto dash = pair.find('-');
-    if (dash != std::string::npos) {
-      std::from_chars(pair.data(), pair.data() + dash, i);
-      std::from_chars(pair.data() + dash + 1, pair.data() + pair.size(), j);
-    }
-    if (i < 0 || i >= S || j < 0 || j >= S) in.fail("expected a pair of species as '0-0', found '" + pair + "'");
+    auto parsed = std::from_chars(pair.data(), end, i);
+    if (parsed.ptr != end && *parsed.ptr == '-') parsed = std::from_chars(parsed.ptr + 1, end, j);
+    if (parsed.ptr != end || i < 0 || i >= S || j < 0 || j >= S) in.fail("expected a pair of species as '0-0', found '" + pair + "'");
+    if (given[i * S + j]) in.fail("radial_coeffs names the pair of species " + pair + " twice");
+    given[i * S + j] = true;
     for (int mu = 0; mu < K; mu++) {
       const auto row = in.list<double>("radial_coeffs " + pair, R);
       std::copy(row.begin(), row.end(), &potential.radial_coeffs[((i * S + j) * K + mu) * R]);
@@ -348,6 +355,7 @@ void Potential::check(const std::string &where) const
   if (!elements.empty() && static_cast<int>(elements.size()) != n_species)
     fail("names " + std::to_string(elements.size()) + " elements for " + std::to_string(n_species) + " species");
   if (!std::isfinite(scaling) || scaling == 0) fail("scaling must be finite and not zero");
+  if (1.0 * n_species * n_species * n_radial() * n_chebyshev > 1e8) fail("more than 1e8 radial coefficients: check the numbers of species and of functions");
   basis.check(where);
 }
 
@@ -355,8 +363,12 @@ Potential read_potential(const std::string &path)
 {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw Error(Error::Kind::file, path + ": cannot be opened: " + std::strerror(errno));
-  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (file.bad()) throw Error(Error::Kind::file, path + ": cannot be read");
+  std::string bytes;
+  try {
+    bytes.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  } catch (const std::ios_base::failure &) {
+    throw Error(Error::Kind::file, path + ": cannot be read: " + std::strerror(errno));
+  }
 
   const auto almtp = bytes.find("\n#MVS_v1.1");
   const auto als = bytes.find("\n^");
@@ -365,7 +377,7 @@ Potential read_potential(const std::string &path)
     const auto end = bytes.find('#', almtp + 2);
     if (end == std::string::npos) throw Error(Error::Kind::format, path + ": the active set is truncated: no '#' after its weights");
     const std::string header = bytes.substr(almtp + std::strlen("\n#MVS_v1.1"), end - almtp - std::strlen("\n#MVS_v1.1"));
-    Reader in(path, header);
+    Reader in(path, header, 2 + std::count(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(almtp), '\n'));
     double energy = 0, site = 0;
     while (!in.at_end()) {
       const std::string key = in.word();
@@ -410,10 +422,9 @@ void write_potential(const Potential &potential, const std::string &path, bool w
       for (const auto *matrix : {&set.rows, &set.inverse_transposed})
         file.write(reinterpret_cast<const char *>(matrix->data()), static_cast<std::streamsize>(matrix->size() * sizeof(double)));
     }
-    file.flush();
+    file.close();
     if (!file) {
       const std::string reason = std::strerror(errno);
-      file.close();
       std::remove(partial.c_str());
       throw Error(Error::Kind::file, path + ": cannot be written: " + reason);
     }

@@ -20,7 +20,15 @@ class MTP(Calculator):
     >>> atoms.get_potential_energy(), atoms.calc.results["grade"]    # doctest: +SKIP
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress", "grade", "grades"]
+    implemented_properties: ClassVar[list[str]] = [
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+        "grade",
+        "grades",
+    ]
 
     def __init__(self, potential: Potential | str, **keywords) -> None:
         super().__init__(**keywords)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The one module that touches cffi: libmtp's functions, with status codes turned into exceptions and handles freed by themselves."""
+"""The one module that touches cffi: libmtp's functions.
+
+Status codes become exceptions, and handles are freed by themselves.
+"""
 
 from __future__ import annotations
 

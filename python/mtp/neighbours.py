@@ -10,7 +10,7 @@ from ase import Atoms
 from vesin import NeighborList
 
 from mtp.errors import DataError
-from mtp.library import ffi, int32s, int64s, doubles
+from mtp.library import doubles, ffi, int32s, int64s
 
 
 @dataclass(frozen=True)

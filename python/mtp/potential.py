@@ -203,9 +203,7 @@ class Potential:
         self._of(atoms, "parameter_gradient", near, doubles(rows))
         return rows
 
-    def jacobian(
-        self, atoms: Atoms, near: Neighbourhoods | None = None, linear_only: bool = False
-    ) -> Jacobian:
+    def jacobian(self, atoms: Atoms, near: Neighbourhoods | None = None, linear_only: bool = False) -> Jacobian:
         """Derivatives of energy, forces and virial by θ, or by its linear part (species, moment coefficients).
 
         `near` saves the neighbour search where it is known already.
@@ -231,10 +229,10 @@ class Potential:
 
     def rows(self, atoms: Atoms, mode: str = "neighbourhood") -> np.ndarray:
         """The rows a configuration offers to an active set: its atoms' in neighbourhood mode, else their mean."""
-        if mode not in MODES:
-            raise Error(f"mode '{mode}' is not known; choose from {', '.join(MODES)}")
         rows = self.parameter_gradient(atoms)
-        return rows if mode == "neighbourhood" else rows.mean(axis=0, keepdims=True)
+        if _mode_number(mode) == 0:
+            return rows
+        return rows.sum(axis=0, keepdims=True) / max(len(atoms), 1)
 
     def select(
         self,
@@ -256,7 +254,7 @@ class Potential:
         call(
             "select",
             self._handle,
-            MODES.index(mode),
+            _mode_number(mode),
             len(stacked),
             doubles(stacked),
             threshold,
@@ -279,7 +277,7 @@ class Potential:
         n = self.facts.n_parameters
         if rows.shape != (n, n):
             raise Error(f"an active set of this potential is {n} x {n}, got an array of shape {rows.shape}")
-        call("active_set_set", self._handle, MODES.index(mode), doubles(rows))
+        call("active_set_set", self._handle, _mode_number(mode), doubles(rows))
 
     def _of(self, atoms: Atoms, function: str, near: Neighbourhoods, *outputs) -> None:
         try:
@@ -289,3 +287,9 @@ class Potential:
             if source is None:
                 raise
             raise DataError(f"{source}: {error}") from error
+
+
+def _mode_number(mode: str) -> int:
+    if mode not in MODES:
+        raise Error(f"mode '{mode}' is not known; choose from {', '.join(MODES)}")
+    return MODES.index(mode)

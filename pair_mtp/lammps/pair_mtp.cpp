@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "pair_mtp.h"
+
+#include "../core/error.hpp"
+
+#include "atom.h"
+#include "comm.h"
+#include "error.h"
+#include "force.h"
+#include "memory.h"
+#include "neigh_list.h"
+#include "neighbor.h"
+#include "update.h"
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+
+using namespace LAMMPS_NS;
+
+PairMTP::PairMTP(LAMMPS *lmp, const char *name) : Pair(lmp), style(name), live(mtp::register_live_style(reinterpret_cast<std::uint64_t>(lmp)))
+{
+  single_enable = 0;    // a many-body energy has no pair parts, so neither `pair_write` nor compute pair/local
+  restartinfo = 0;      // pair_style and pair_coeff are given again after read_restart
+  respa_enable = 0;
+  one_coeff = 1;
+  manybody_flag = 1;
+  unit_convert_flag = utils::get_supported_conversions(utils::ENERGY);
+  centroidstressflag = CENTROID_AVAIL;
+}
+
+PairMTP::~PairMTP()
+{
+  if (!allocated) return;
+  memory->destroy(setflag);
+  memory->destroy(cutsq);
+}
+
+void PairMTP::allocate()
+{
+  const int n = atom->ntypes + 1;
+  memory->create(setflag, n, n, "pair:setflag");
+  memory->create(cutsq, n, n, "pair:cutsq");
+  allocated = 1;
+}
+
+void PairMTP::settings(int narg, char **arg)
+{
+  if (narg > 1) error->all(FLERR, "pair_style {} takes no arguments; the file goes into pair_coeff: pair_coeff * * file El1 El2 ...", style);
+  legacy_file = narg == 1 ? arg[0] : "";
+  if (narg == 1 && comm->me == 0)
+    error->warning(FLERR, "pair_style {} {}: the file belongs into pair_coeff: pair_coeff * * {} El1 El2 ...", style, arg[0], arg[0]);
+
+  if (strcmp(update->unit_style, "metal") == 0)
+    energy_unit = 1;
+  else if (strcmp(update->unit_style, "real") == 0)
+    energy_unit = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
+  else
+    error->all(FLERR, "Pair style {} works with units metal or real, not {}", style, update->unit_style);
+}
+
+void PairMTP::coeff(int narg, char **arg)
+{
+  const bool legacy = narg == 2 && !legacy_file.empty();
+  if ((narg < 3 && !legacy) || strcmp(arg[0], "*") != 0 || strcmp(arg[1], "*") != 0)
+    error->all(FLERR, "Pair style {} wants: pair_coeff * * file El1 El2 ... (one element, or NULL, for each of the {} atom types)", style,
+               atom->ntypes);
+  const auto next = read(legacy ? legacy_file : arg[2]);
+  const mtp::Potential &potential = next->potential;
+
+  const int ntypes = atom->ntypes;
+  if (!legacy && narg - 3 != ntypes)
+    error->all(FLERR, "pair_coeff of pair style {} names {} elements; the system has {} atom types: give one element, or NULL, for each", style,
+               narg - 3, ntypes);
+  if (legacy && ntypes > potential.n_species)
+    error->all(FLERR, "{} knows {} species; the system has {} atom types", legacy_file, potential.n_species, ntypes);
+
+  species_of_type.assign(ntypes + 1, -1);
+  for (int type = 1; type <= ntypes; type++) species_of_type[type] = legacy ? type - 1 : species_of(arg[type + 2], potential);
+  if (*std::max_element(species_of_type.begin(), species_of_type.end()) < 0)
+    error->all(FLERR, "pair_coeff of pair style {} maps every atom type to NULL", style);
+
+  if (!allocated) allocate();
+  for (int i = 1; i <= ntypes; i++)
+    for (int j = 1; j <= ntypes; j++) setflag[i][j] = species_of_type[i] >= 0 && species_of_type[j] >= 0;
+  live->set_model(next);
+}
+
+// Collective: what fails on one rank is an error on all.
+std::shared_ptr<const mtp::Model> PairMTP::read(const std::string &name)
+{
+  std::shared_ptr<const mtp::Model> found;
+  std::string problem;
+  try {
+    const std::string path = utils::get_potential_file_path(name);
+    found = std::make_shared<const mtp::Model>(mtp::read_potential(path.empty() ? name : path));
+  } catch (const std::exception &failure) {
+    problem = failure.what();
+  }
+  const int mine = problem.empty() ? comm->nprocs : comm->me;
+  int first;
+  MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, world);
+  if (first < comm->nprocs) {
+    int length = static_cast<int>(problem.size());
+    MPI_Bcast(&length, 1, MPI_INT, first, world);
+    problem.resize(length);
+    MPI_Bcast(&problem[0], length, MPI_CHAR, first, world);
+    error->all(FLERR, "Pair style {}: {}", style, problem);
+  }
+  if (!found->potential.trained) error->all(FLERR, "Pair style {}: {} holds no coefficients: fit it first (`mtp fit`)", style, name);
+  require(found->potential, name);
+  return found;
+}
+
+int PairMTP::species_of(const std::string &name, const mtp::Potential &potential)
+{
+  if (name == "NULL") return -1;
+  const auto &elements = potential.elements;
+  const auto found = std::find(elements.begin(), elements.end(), name);
+  if (found != elements.end()) return static_cast<int>(found - elements.begin());
+  if (utils::is_integer(name)) {
+    const int species = utils::inumeric(FLERR, name, false, lmp);
+    if (species >= 0 && species < potential.n_species) return species;
+  }
+  std::string known;
+  for (const auto &element : elements) known += " " + element;
+  if (elements.empty()) known = fmt::format(" no element names, but species 0 to {}", potential.n_species - 1);
+  error->all(FLERR, "Pair style {}: the potential does not know '{}'; it knows{}", style, name, known);
+}
+
+void PairMTP::init_style()
+{
+  if (!force->newton_pair) error->all(FLERR, "Pair style {} requires newton pair on", style);
+  neighbor->add_request(this, NeighConst::REQ_FULL);
+}
+
+double PairMTP::init_one(int i, int j)
+{
+  if (!setflag[i][j]) error->all(FLERR, "Pair style {}: the coefficients of atom types {} and {} are not set", style, i, j);
+  return live->current_model()->potential.cutoff;
+}
+
+void PairMTP::use_current_model()
+{
+  const auto current = live->current_model();
+  if (current == model) return;
+  evaluator = std::make_unique<mtp::Evaluator>(current->plan);
+  model = current;
+}
+
+void PairMTP::compute(int eflag, int vflag)
+{
+  use_current_model();
+  evaluate_atoms(eflag, vflag);
+}
+
+void PairMTP::evaluate_atoms(int eflag, int vflag)
+{
+  ev_init(eflag, vflag);
+  for (int ii = 0; ii < list->inum; ii++) {
+    const int i = list->ilist[ii];
+    if (species_of_type[atom->type[i]] < 0) continue;
+    const mtp::Neighbourhood neighbourhood = gather(i);
+    try {
+      const double energy = evaluator->energy(neighbourhood, gradient.data());
+      visit(i, neighbourhood);
+      book(i, neighbourhood.n_neighbours, energy);
+    } catch (const mtp::Error &failure) {
+      error->one(FLERR, "Pair style {} at step {}, atom {}: {}", style, update->ntimestep, atom->tag_enable ? atom->tag[i] : i + 1, failure.what());
+    }
+  }
+  if (vflag_fdotr) virial_fdotr_compute();
+}
+
+// The neighbours of i inside the cutoff. A distance that is NaN passes, for the core to refuse.
+mtp::Neighbourhood PairMTP::gather(int i)
+{
+  const double *const *x = atom->x;
+  const int *const type = atom->type;
+  const double cutoff_squared = model->potential.cutoff * model->potential.cutoff;
+  const int n_listed = list->numneigh[i];
+  const int *const listed = list->firstneigh[i];
+  if (static_cast<int>(neighbours.size()) < n_listed) {
+    neighbours.resize(n_listed);
+    neighbour_species.resize(n_listed);
+    vectors.resize(3 * static_cast<std::size_t>(n_listed));
+    gradient.resize(vectors.size());
+  }
+  int n = 0;
+  for (int jj = 0; jj < n_listed; jj++) {
+    const int j = listed[jj] & NEIGHMASK;
+    const int species = species_of_type[type[j]];
+    if (species < 0) continue;
+    const double r[3] = {x[j][0] - x[i][0], x[j][1] - x[i][1], x[j][2] - x[i][2]};
+    if (r[0] * r[0] + r[1] * r[1] + r[2] * r[2] >= cutoff_squared) continue;
+    neighbours[n] = j;
+    neighbour_species[n] = species;
+    std::copy(r, r + 3, &vectors[3 * static_cast<std::size_t>(n)]);
+    n++;
+  }
+  return {species_of_type[type[i]], n, neighbour_species.data(), vectors.data()};
+}
+
+// The one place where V_i and g_j = dV_i/dr_ij, r_ij = r_j - r_i, enter LAMMPS' sums.
+void PairMTP::book(int i, int n_neighbours, double energy)
+{
+  double **f = atom->f;
+  if (eflag_global) eng_vdwl += energy_unit * energy;
+  if (eflag_atom) eatom[i] += energy_unit * energy;
+  for (int n = 0; n < n_neighbours; n++) {
+    const int j = neighbours[n];
+    const double *of_j = &gradient[3 * static_cast<std::size_t>(n)];
+    const double g[3] = {energy_unit * of_j[0], energy_unit * of_j[1], energy_unit * of_j[2]};
+    for (int a = 0; a < 3; a++) {
+      f[i][a] += g[a];
+      f[j][a] -= g[a];
+    }
+    if (vflag_either) book_virial(i, j, &vectors[3 * static_cast<std::size_t>(n)], g);
+  }
+}
+
+// W_ab = -r_ij,a g_b. The per-atom virial takes its symmetric part, half on i and half on j, as LAMMPS' many-body styles do. The centroid virial
+// stands on j alone: so sum_j W_j v_j is the potential part of the heat flux, d/dt sum_i r_i E_i without the convection.
+void PairMTP::book_virial(int i, int j, const double *r, const double *g)
+{
+  const double six[6] = {-r[0] * g[0],
+                         -r[1] * g[1],
+                         -r[2] * g[2],
+                         -0.5 * (r[0] * g[1] + r[1] * g[0]),
+                         -0.5 * (r[0] * g[2] + r[2] * g[0]),
+                         -0.5 * (r[1] * g[2] + r[2] * g[1])};
+  if (vflag_global)
+    for (int k = 0; k < 6; k++) virial[k] += six[k];
+  if (vflag_atom)
+    for (int k = 0; k < 6; k++) {
+      vatom[i][k] += 0.5 * six[k];
+      vatom[j][k] += 0.5 * six[k];
+    }
+  if (cvflag_atom) {
+    constexpr int first[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, second[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};    // xx yy zz xy xz yz yx zx zy
+    for (int k = 0; k < 9; k++) cvatom[j][k] -= r[first[k]] * g[second[k]];
+  }
+}
+
+double PairMTP::memory_usage()
+{
+  return Pair::memory_usage() + static_cast<double>(neighbours.capacity()) * (2 * sizeof(int) + 6 * sizeof(double));
+}

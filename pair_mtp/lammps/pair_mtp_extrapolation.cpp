@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "pair_mtp_extrapolation.h"
+
+#include "../core/error.hpp"
+
+#include "atom.h"
+#include "comm.h"
+#include "domain.h"
+#include "error.h"
+#include "timer.h"
+#include "update.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <mutex>
+
+using namespace LAMMPS_NS;
+
+PairMTPExtrapolation::PairMTPExtrapolation(LAMMPS *lmp) : PairMTP(lmp, "mtp/extrapolation")
+{
+  nextra = 1;
+  pvector = new double[1]();
+}
+
+PairMTPExtrapolation::~PairMTPExtrapolation()
+{
+  delete[] pvector;
+}
+
+void PairMTPExtrapolation::require(const mtp::Potential &potential, const std::string &name)
+{
+  if (!potential.active_set)
+    error->all(FLERR, "Pair style {}: {} holds no active set, from which grades are computed; `mtp select` builds one", style, name);
+}
+
+void PairMTPExtrapolation::compute(int eflag, int vflag)
+{
+  use_current_model();
+  grading = gamma_flag != 0;
+  if (grading) begin_grades();
+  evaluate_atoms(eflag, vflag);
+  if (grading) end_grades();
+}
+
+void PairMTPExtrapolation::begin_grades()
+{
+  gamma.assign(std::max(atom->nmax, 1), 0.0);
+  row.resize(model->potential.n_parameters());
+  sum.assign(row.size(), 0.0);
+  n_graded = 0;
+}
+
+void PairMTPExtrapolation::visit(int i, const mtp::Neighbourhood &neighbourhood)
+{
+  if (!grading) return;
+  const mtp::ActiveSet &active_set = *model->potential.active_set;
+  evaluator->parameter_gradient(neighbourhood, row.data());
+  n_graded++;
+  if (active_set.mode == mtp::ActiveSetMode::neighbourhood) {
+    gamma[i] = active_set.grade(row.data());
+    if (!std::isfinite(gamma[i])) throw mtp::Error(mtp::Error::Kind::numerical, "the extrapolation grade is not finite");
+  } else {
+    for (std::size_t k = 0; k < row.size(); k++) sum[k] += row[k];
+  }
+}
+
+void PairMTPExtrapolation::end_grades()
+{
+  if (model->potential.active_set->mode == mtp::ActiveSetMode::configuration) {
+    const double grade = configuration_grade();
+    for (int i = 0; i < atom->nlocal; i++)
+      if (species_of_type[atom->type[i]] >= 0) gamma[i] = grade;
+  }
+  report(*std::max_element(gamma.begin(), gamma.end()));
+}
+
+double PairMTPExtrapolation::configuration_grade()
+{
+  bigint n_atoms;
+  MPI_Allreduce(&n_graded, &n_atoms, 1, MPI_LMP_BIGINT, MPI_SUM, world);
+  MPI_Allreduce(sum.data(), row.data(), static_cast<int>(row.size()), MPI_DOUBLE, MPI_SUM, world);
+  if (n_atoms == 0) return 0;
+  for (double &derivative : row) derivative /= static_cast<double>(n_atoms);
+  const double grade = model->potential.active_set->grade(row.data());
+  if (!std::isfinite(grade)) error->all(FLERR, "Pair style {}: the extrapolation grade of the configuration is not finite", style);
+  return grade;
+}
+
+// Tells the live style, and with it whoever watches. One reduction serves the highest grade, the thresholds and the room left to keep
+// configurations, so that every rank decides alike even where a driver set the watch on some ranks only.
+void PairMTPExtrapolation::report(double highest_here)
+{
+  const double infinity = std::numeric_limits<double>::infinity();
+  double local[4] = {-highest_here, infinity, infinity, infinity}, least[4];
+  {
+    const std::lock_guard<std::mutex> lock(live->mutex);
+    if (live->select_above > 0) {
+      local[1] = live->select_above;
+      local[2] = live->break_above;
+      local[3] = static_cast<double>(live->capacity) - static_cast<double>(live->flagged.size());
+    }
+  }
+  MPI_Allreduce(local, least, 4, MPI_DOUBLE, MPI_MIN, world);
+  const double highest = -least[0];
+  const bool keep = highest > least[1], stop = highest > least[2], room = least[3] >= 1;
+  if (comm->me == 0) pvector[0] = highest;    // compute pair sums over the ranks
+
+  const std::lock_guard<std::mutex> lock(live->mutex);
+  live->highest_grade = std::max(live->highest_grade, highest);
+  if (keep && room) live->flagged.push_back(snapshot(highest));
+  if (keep && !room) {    // the most extrapolative stay, alike on all ranks because grades are those of all ranks
+    const auto by_grade = [](const auto &l, const auto &r) { return l.grade < r.grade; };
+    const auto least_kept = std::min_element(live->flagged.begin(), live->flagged.end(), by_grade);
+    if (least_kept != live->flagged.end() && least_kept->grade < highest) *least_kept = snapshot(highest);
+    live->n_dropped++;
+  }
+  if (stop) {
+    live->break_step = update->ntimestep;
+    timer->force_timeout();    // the run ends with this step
+    stopped_run = true;
+  }
+}
+
+// This rank's atoms, also those of other styles (species -1).
+mtp::FlaggedConfiguration PairMTPExtrapolation::snapshot(double grade) const
+{
+  mtp::FlaggedConfiguration kept;
+  const double *const h = domain->h;    // xx yy zz yz xz xy
+  const double cell[9] = {h[0], 0, 0, h[5], h[1], 0, h[4], h[3], h[2]};
+  kept.step = update->ntimestep;
+  kept.grade = grade;
+  std::copy(cell, cell + 9, kept.cell);
+  std::copy(domain->boxlo, domain->boxlo + 3, kept.origin);
+  std::copy(domain->periodicity, domain->periodicity + 3, kept.periodic);
+  const int n = atom->nlocal;
+  if (atom->tag_enable) kept.tags.assign(atom->tag, atom->tag + n);
+  kept.tags.resize(n);
+  kept.grades.assign(gamma.begin(), gamma.begin() + n);
+  for (int i = 0; i < n; i++) {
+    kept.species.push_back(species_of_type[atom->type[i]]);
+    kept.positions.insert(kept.positions.end(), atom->x[i], atom->x[i] + 3);
+  }
+  return kept;
+}
+
+// A run ends here.
+void PairMTPExtrapolation::finish()
+{
+  if (stopped_run) timer->reset_timeout();
+  stopped_run = false;
+}
+
+void *PairMTPExtrapolation::extract(const char *name, int &dim)
+{
+  dim = 0;
+  return strcmp(name, "gamma_flag") == 0 ? &gamma_flag : nullptr;
+}
+
+void *PairMTPExtrapolation::extract_peratom(const char *name, int &ncol)
+{
+  ncol = 0;
+  return strcmp(name, "gamma") == 0 ? gamma.data() : nullptr;
+}
+
+double PairMTPExtrapolation::memory_usage()
+{
+  return PairMTP::memory_usage() + static_cast<double>(gamma.capacity() + row.capacity() + sum.capacity()) * sizeof(double);
+}

@@ -1,0 +1,439 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command `mtp`: parses, calls the library, prints. Every number that it prints can be had as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mtp.errors import Error
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Moment tensor potentials that learn while LAMMPS runs. Units: eV, Å, GPa, K, ps.",
+)
+console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 120  # of tables in a log file
+
+PotentialFile = Annotated[Path, typer.Argument(help="Potential (.mtp, .almtp, MLIP-2's .als).", show_default=False)]
+DataFiles = Annotated[
+    list[Path],
+    typer.Argument(help="Configurations: .cfg, extxyz, or any format that ASE reads.", show_default=False),
+]
+SpeciesOption = Annotated[
+    Optional[str],  # noqa: UP045, typer reads it at run time
+    typer.Option(
+        "--species",
+        help="Elements in the order of MLIP's types, as Si,O; default: those of the potential or data.",
+    ),
+]
+JsonOption = Annotated[Optional[Path], typer.Option("--json", help="Also write the numbers to this file.")]  # noqa: UP045
+ModeOption = Annotated[
+    str, typer.Option(help="Of the active set: neighbourhood (a grade for every atom) or configuration.")
+]
+
+
+@app.command()
+def new(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    species: Annotated[str, typer.Option(help="Elements, as Si,O.")],
+    level: Annotated[int, typer.Option(help="Level of the basis, 2 to 40.")] = 16,
+    cutoff: Annotated[float, typer.Option(help="Å.")] = 5.0,
+    min_dist: Annotated[float, typer.Option(help="Shortest distance expected, Å.")] = 0.5,
+    radial_basis_size: Annotated[int, typer.Option(help="Chebyshev polynomials per radial function.")] = 8,
+) -> None:
+    """Write an untrained potential."""
+    from mtp.potential import Potential
+
+    Potential.new(level, _elements(species), cutoff, min_dist, radial_basis_size).save(output)
+    console.print(f"wrote {output}")
+
+
+@app.command()
+def fit(
+    train: Annotated[
+        list[Path], typer.Argument(help="Training data, or one settings file (.toml).", show_default=False)
+    ],
+    validation: Annotated[list[Path] | None, typer.Option(help="Data that are only compared with.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Potential to write.")] = Path("potential.mtp"),
+    species: SpeciesOption = None,
+    level: Annotated[int, typer.Option(help="Level of the basis.")] = 16,
+    cutoff: Annotated[float, typer.Option(help="Å.")] = 5.0,
+    min_dist: Annotated[float | None, typer.Option(help="Å; default: the shortest distance in the data.")] = None,
+    radial_basis_size: Annotated[int, typer.Option(help="Chebyshev polynomials per radial function.")] = 8,
+    energy_weight: Annotated[float, typer.Option(help="1/eV²")] = 1.0,
+    force_weight: Annotated[float, typer.Option(help="Å²/eV²")] = 0.01,
+    stress_weight: Annotated[float, typer.Option(help="1/eV² (of volume times stress)")] = 0.001,
+    initial: Annotated[Path | None, typer.Option(help="Potential to start from; its form is kept.")] = None,
+    iterations: Annotated[int, typer.Option(help="At most.")] = 60,
+    seed: Annotated[int, typer.Option(help="Of the initial radial coefficients.")] = 1,
+    threads: Annotated[Optional[int], typer.Option(help="Default: all cores.")] = None,  # noqa: UP045
+    json_file: JsonOption = None,
+) -> None:
+    """Fit a potential to labelled configurations and compare it with them."""
+    from mtp import figures
+    from mtp.evaluation import compare
+    from mtp.fit import FitSettings, untrained
+    from mtp.fit import fit as fit_potential
+    from mtp.potential import Potential
+    from mtp.settings import FitFile, load
+
+    if len(train) == 1 and train[0].suffix == ".toml":
+        file = load(train[0], FitFile).resolve(train[0].parent)
+    else:
+        weights = {"energy": energy_weight, "force": force_weight, "stress": stress_weight}
+        file = FitFile(
+            train=train,
+            validation=validation or [],
+            output=output,
+            initial=initial,
+            species=_elements(species) if species else None,
+            fit=FitSettings(
+                level=level,
+                cutoff=cutoff,
+                radial_basis_size=radial_basis_size,
+                min_distance=min_dist,
+                weights=weights,
+                iterations=iterations,
+                seed=seed,
+                threads=threads,
+            ),
+        )
+    _check_suffix(file.output, ".mtp")
+    first = Potential.load(file.initial) if file.initial else None
+    names = first.species if first and not file.species else file.species
+    data = {"train": _read(file.train, names), "validation": _read(file.validation, names)}
+    data = {name: read for name, read in data.items() if read}
+    if first is None:
+        first = untrained(data["train"], file.fit, names)
+    facts = first.facts
+    console.print(
+        f"{len(data['train'])} configurations, {sum(map(len, data['train']))} atoms; "
+        f"{facts.n_parameters} parameters, {facts.n_scalar} basis functions, "
+        f"distances {facts.min_distance:g} to {facts.cutoff:g} Å"
+    )
+    with _Bar("fitting", file.fit.iterations) as bar:
+        fitted = fit_potential(
+            data["train"],
+            file.fit,
+            initial=first,
+            progress=lambda step: bar.show(step.iteration, f"loss {step.loss:.5e}, {step.seconds:.1f} s"),
+        )
+    fitted.save(file.output)
+    comparisons = {name: compare(fitted, read) for name, read in data.items()}
+    _print_errors(comparisons)
+    figure = file.output.with_name(file.output.stem + "_parity.png")
+    figures.parity(figure, comparisons)
+    _write_json(json_file, {name: comparison.summary() for name, comparison in comparisons.items()})
+    console.print(f"wrote {file.output} and {figure}")
+
+
+@app.command()
+def evaluate(
+    potential: PotentialFile,
+    data: DataFiles,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the predictions (format by extension).")
+    ] = None,
+    species: SpeciesOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Evaluate configurations; where they are labelled, print the errors."""
+    from mtp import configurations
+    from mtp.configurations import Labels, with_labels
+    from mtp.evaluation import compare
+
+    loaded, read = _load(potential, data, species)
+    comparison = compare(loaded, read)
+    _print_errors({"data": comparison})
+    _write_json(json_file, comparison.summary())
+    if output:
+        results = loaded.evaluate(read)
+        predicted = [with_labels(a, Labels(r.energy, r.forces, r.stress)) for a, r in zip(read, results, strict=True)]
+        configurations.write(output, predicted, loaded.species)
+        console.print(f"wrote {output}")
+
+
+@app.command()
+def select(
+    potential: PotentialFile,
+    train: DataFiles,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The potential with its active set (.almtp), or the chosen candidates."),
+    ],
+    candidates: Annotated[list[Path] | None, typer.Option(help="Choose from these what to label next.")] = None,
+    mode: ModeOption = "neighbourhood",
+    threshold: Annotated[float, typer.Option(help="Grade above which a candidate is considered.")] = 2.0,
+    species: SpeciesOption = None,
+) -> None:
+    """Build the active set from training data; or choose, by maxvol, the candidates that extrapolate most."""
+    from mtp import configurations
+
+    loaded, read = _load(potential, train, species)
+    if not candidates:
+        _check_suffix(output, ".almtp")
+    chosen = loaded.select(read, mode)
+    console.print(
+        f"active set ({mode}): {loaded.facts.n_parameters} rows from {len(chosen)} of {len(read)} configurations"
+    )
+    if not candidates:
+        loaded.save(output)
+        console.print(f"wrote {output}")
+        return
+    offered = _read(candidates, loaded.species)
+    best = [offered[i] for i in loaded.select(offered, mode, threshold)]
+    console.print(f"chose {len(best)} of {len(offered)} candidates with grades above {threshold:g}")
+    if best:
+        configurations.write(output, best, loaded.species)
+        console.print(f"wrote {output}")
+
+
+@app.command()
+def grade(
+    potential: PotentialFile,
+    data: DataFiles,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the graded configurations.")] = None,
+    select_above: Annotated[float, typer.Option("--select")] = 2.0,
+    break_above: Annotated[float, typer.Option("--break")] = 10.0,
+    species: SpeciesOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Compute extrapolation grades."""
+    from mtp import configurations
+
+    loaded, read = _load(potential, data, species)
+    mode = loaded.facts.active_set
+    grades = []
+    for atoms in read:
+        found = loaded.grade(atoms)
+        grades.append(found.maximum)
+        atoms.info["grade"] = found.maximum
+        if found.per_atom is not None:
+            atoms.arrays["grade"] = found.per_atom
+        else:
+            atoms.info["configuration_grade"] = found.maximum
+    summary = {
+        "grades": grades,
+        "max": max(grades),
+        "above_select": sum(g > select_above for g in grades),
+        "above_break": sum(g > break_above for g in grades),
+    }
+    console.print(
+        f"{len(grades)} configurations, grades ({mode}) {min(grades):.3g} to {max(grades):.3g}; "
+        f"{summary['above_select']} above {select_above:g}, {summary['above_break']} above {break_above:g}"
+    )
+    _write_json(json_file, summary)
+    if output:
+        configurations.write(output, read, loaded.species)
+        console.print(f"wrote {output}")
+
+
+@app.command()
+def convert(source: Path, target: Path, species: SpeciesOption = None) -> None:
+    """Convert configurations: .cfg, extxyz and every format that ASE reads and writes, by file extension."""
+    from mtp import configurations
+
+    names = _elements(species) if species else None
+    read = configurations.read(source, names)
+    configurations.write(target, read, names)
+    console.print(f"wrote {len(read)} configurations to {target}")
+
+
+@app.command()
+def info(file: Path, species: SpeciesOption = None, json_file: JsonOption = None) -> None:
+    """Show the facts of a potential or of a data set on one screen."""
+    from mtp import configurations
+    from mtp.potential import Potential
+
+    if file.suffix in (".mtp", ".almtp", ".als"):
+        potential = Potential.load(file)
+        facts = {"species": potential.species, **vars(potential.facts)}
+    else:
+        read = configurations.read(file, _elements(species) if species else None)
+        known = [configurations.labels(atoms, need=()) for atoms in read]
+        sizes = [len(atoms) for atoms in read]
+        facts = {
+            "configurations": len(read),
+            "atoms": sum(sizes),
+            "atoms_per_configuration": [min(sizes), max(sizes)],
+            "species": configurations.species_of(read),
+            **{
+                f"with_{name}": sum(getattr(labels, name) is not None for labels in known)
+                for name in ("energy", "forces", "stress")
+            },
+        }
+    table = Table(show_header=False, title=str(file))
+    for key, value in facts.items():
+        table.add_row(key, str(value))
+    console.print(table)
+    _write_json(json_file, facts)
+
+
+@app.command()
+def learn(
+    settings: Annotated[Path, typer.Argument(help="Settings (.toml).", show_default=False)],
+    json_file: JsonOption = None,
+) -> None:
+    """Learn a potential: explore with LAMMPS, label what extrapolates, refit, until nothing does.
+
+    The same command goes on after an interruption. Under mpiexec all ranks explore.
+    """
+    import time
+
+    import mpi4py.MPI as MPI
+
+    from mtp.learn import learn as run
+    from mtp.settings import LearnSettings, load
+
+    comm = MPI.COMM_WORLD
+    start = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f"{time.monotonic() - start:7.1f} s  {text}")
+
+    try:
+        resolved = load(settings, LearnSettings).resolve(settings.parent)
+        rounds = run(resolved, say, comm)
+    except Exception as error:
+        if comm.size == 1:
+            raise
+        # the other ranks may wait for this one: end them all
+        print(f"rank {comm.rank}: {error}", file=sys.stderr, flush=True)
+        comm.Abort(1)
+    if comm.rank != 0:
+        return
+    _print_rounds(rounds)
+    _write_json(json_file, rounds)
+    folder = resolved.folder
+    console.print(f"\nlearned in {len(rounds)} rounds; figure: {folder / 'learning.png'}\nIn a LAMMPS input:\n")
+    console.print(f"    pair_style  mtp\n    pair_coeff  * * {folder / 'potential.mtp'} {' '.join(resolved.species)}")
+
+
+# ---- shared by the commands
+
+
+class _Bar:
+    """A progress bar on a terminal; in a log file, one line for each step."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title = title
+        self.bar = None
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            self.bar = Progress(*columns, console=console)
+            self.task = self.bar.add_task(title, total=total, note="")
+
+    def __enter__(self) -> _Bar:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def show(self, step: int, note: str) -> None:
+        if self.bar:
+            self.bar.update(self.task, completed=step, note=note)
+        else:
+            console.print(f"{self.title} {step}: {note}")
+
+
+def _elements(text: str) -> list[str]:
+    return [name for name in text.replace(",", " ").split() if name]
+
+
+def _read(files: list[Path], species: list[str] | None) -> list:
+    from mtp import configurations
+
+    return [atoms for file in files for atoms in configurations.read(file, species)]
+
+
+def _load(potential: Path, data: list[Path], species: str | None) -> tuple:
+    """The potential and the configurations, read with the potential's element names or those given."""
+    from mtp.potential import Potential
+
+    loaded = Potential.load(potential)
+    if species:
+        loaded.species = _elements(species)
+    return loaded, _read(data, loaded.species)
+
+
+def _check_suffix(path: Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise Error(f"{path}: the output's name must end with {suffix}")
+    if not path.absolute().parent.is_dir():
+        raise Error(f"{path}: the folder does not exist")
+
+
+def _write_json(path: Path | None, content: Any) -> None:
+    from mtp.cfg import replaced_whole
+
+    if path:
+        with replaced_whole(path) as part:
+            part.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _print_errors(comparisons: dict) -> None:
+    rows = (
+        ("energy_per_atom_eV", "energy (meV/atom)", 1e3),
+        ("force_eV_per_A", "force (eV/Å)", 1),
+        ("stress_GPa", "stress (GPa)", 1),
+    )
+    table = Table("data", "configurations", "quantity", "RMSE", "MAE", "max")
+    for name, comparison in comparisons.items():
+        summary = comparison.summary()
+        for key, label, factor in rows:
+            if summary[key]:
+                values = [f"{factor * summary[key][kind]:.4g}" for kind in ("rmse", "mae", "max")]
+                table.add_row(name, str(summary["configurations"]), label, *values)
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print("the data are not labelled: there is nothing to compare with")
+
+
+def _print_rounds(rounds: list[dict]) -> None:
+    table = Table("round", "labelled", "failed", "flagged", "selected", "highest\ngrade")
+    for heading in ("E RMSE\nmeV/atom", "F RMSE\neV/Å", "F RMSE of the new\nbefore the fit"):
+        table.add_column(heading)
+    for r in rounds:
+        new = r["new"] and f"{r['new']['force_eV_per_A']['rmse']:.4f}"
+        errors = (
+            f"{1e3 * r['train']['energy_per_atom_eV']['rmse']:.2f}",
+            f"{r['train']['force_eV_per_A']['rmse']:.4f}",
+        )
+        counts = (str(r[key]) for key in ("round", "labelled", "failed", "flagged", "selected"))
+        table.add_row(*counts, f"{r['highest_grade']:.2f}", *errors, new or "")
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point: errors that are meant for the user end with status 1 and a message, without a traceback."""
+    try:
+        app()
+    except Error as error:
+        print(f"mtp: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

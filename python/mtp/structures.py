@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Structures that a learning loop begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+
+from mtp import configurations
+from mtp.errors import Error
+from mtp.settings import Crystal, Exploration, InitialData
+
+
+def crystal(settings: Crystal) -> Atoms:
+    """The crystal that the settings describe."""
+    keywords = {"a": settings.a, "cubic": settings.cubic}
+    if settings.c is not None:
+        keywords |= {"c": settings.c}
+    try:
+        return bulk(settings.name, settings.structure, **keywords).repeat(settings.repeat)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise Error(
+            f"no crystal of {settings.name} with the structure '{settings.structure}': {error} "
+            "(names as in ase.build.bulk: sc, fcc, bcc, hcp, diamond, zincblende, rocksalt, …)"
+        ) from error
+
+
+def explored(settings: Exploration) -> Atoms:
+    """The structure of an exploration."""
+    if settings.crystal is not None:
+        return crystal(settings.crystal)
+    found = configurations.read(settings.file)
+    if len(found) != 1:
+        raise Error(f"{settings.file}: want one structure to explore, found {len(found)}")
+    return found[0]
+
+
+def first_candidates(settings: InitialData, seed: int) -> Iterator[tuple[str, Atoms]]:
+    """Names and configurations made from the crystal: as it is, strained, sheared, rattled, with a vacancy."""
+    perfect = crystal(settings.crystal)
+    rng = np.random.default_rng(seed)
+
+    def deformed(deformation: np.ndarray) -> Atoms:
+        atoms = perfect.copy()
+        atoms.set_cell(perfect.cell @ (np.eye(3) + deformation), scale_atoms=True)
+        return atoms
+
+    def rattled(atoms: Atoms, displacement: float) -> Atoms:
+        atoms = atoms.copy()
+        atoms.positions += displacement * rng.standard_normal(atoms.positions.shape)
+        return atoms
+
+    smallest = min(settings.rattles, default=0.0)
+    yield "crystal", perfect
+    for strain in settings.strains:
+        yield f"strained by {strain:g}", rattled(deformed(strain * np.eye(3)), smallest)
+        shear = np.zeros((3, 3))
+        shear[0, 1] = strain
+        yield f"sheared by {strain:g}", rattled(deformed(shear), smallest)
+    for displacement in settings.rattles:
+        yield f"rattled by {displacement:g} Å", rattled(perfect, displacement)
+    if settings.vacancy:
+        without = perfect.copy()
+        del without[0]
+        yield "vacancy", rattled(without, smallest)
