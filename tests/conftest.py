@@ -2,6 +2,8 @@
 """What several tests share: the reference data, where they are present, and potentials and configurations at random."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: more threads wait for each other
@@ -74,3 +76,23 @@ def rotation():
         return q if (np.linalg.det(q) < 0) == reflection else -q
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mtp():
+    """Runs this environment's `mtp`, or with `ranks` several under mpiexec, in a folder, as a user does."""
+
+    def run(folder, *arguments, ranks=1, timeout=100, **environment) -> subprocess.CompletedProcess:
+        here = Path(sys.executable).parent
+        launcher = [here / "mpiexec", "-n", str(ranks)] if ranks > 1 else []
+        return subprocess.run(
+            [*map(str, (*launcher, here / "mtp", *arguments))],
+            cwd=folder,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

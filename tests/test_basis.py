@@ -92,8 +92,8 @@ def clusters(n_rows, n_species, reach, seed):
 def unexplained(columns, by):
     """Largest part of a unit column that no combination of the other ones gives; and the rank of these."""
     u, s, _ = np.linalg.svd(by / np.linalg.norm(by, axis=0), full_matrices=False)
-    # Directions below 1e-10 of the largest are rounding errors of sums whose terms agree to 1e-16 and of the
-    # condition of the columns. Some are exactly null: in three dimensions the Gram determinant of four vectors is 0.
+    # Directions below 1e-10 of the largest are rounding errors. Some are exactly null: in three dimensions the Gram
+    # determinant of four vectors is 0.
     u = u[:, s > 1e-10 * s[0]]
     unit = columns / np.linalg.norm(columns, axis=0)
     return np.linalg.norm(unit - u @ (u.T @ unit), axis=0).max(), u.shape[1]
@@ -109,11 +109,11 @@ def test_the_span_is_that_of_mlips_basis(name, shared_data):
     ours.parameters = theirs.parameters
     places = clusters(int(1.3 * facts.n_scalar) + 40, facts.n_species, facts.cutoff, seed=facts.n_scalar)
     a, b = scalars(ours, places), scalars(theirs, places)
-    # a function outside the span leaves more than 1e-4 (the test below); rounding leaves 1e-10, see unexplained()
+    # a function outside the span leaves 1e-2 (the test below), rounding leaves 1e-15 (measured)
     residual_a, rank_b = unexplained(a, by=b)
     residual_b, rank_a = unexplained(b, by=a)
-    assert residual_a < 1e-8
-    assert residual_b < 1e-8
+    assert residual_a < 1e-11
+    assert residual_b < 1e-11
     assert rank_a == rank_b
 
 
@@ -126,7 +126,7 @@ def test_no_function_of_the_basis_can_be_spared(level, random_potential):
     values = scalars(potential, places)
     for k in range(values.shape[1]):
         residual, _ = unexplained(values[:, [k]], by=np.delete(values, k, axis=1))
-        assert residual > 1e-5, f"scalar {k}"
+        assert residual > 1e-3, f"scalar {k}"
 
 
 @pytest.mark.parametrize("level", [6, 10, 16])

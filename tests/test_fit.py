@@ -124,9 +124,10 @@ def test_the_loss_never_rises(seed, data):
 def test_the_linear_coefficients_are_the_best_at_the_radial_ones(iterations, data):
     potential, _ = history(data, settings(iterations=iterations))
     n_radial, n_linear = split(potential)
-    equations = Loss(potential, data, Weights()).linear(potential)
+    loss = Loss(potential, data, Weights())
+    equations = loss.linear(potential)
     theta = potential.parameters
-    residual = equations.vector - equations.matrix @ theta[n_radial:]
+    residual = equations.vector - equations.matrix @ (theta[n_radial:] - loss.offset)
     # the ridge of 1e-11 of the diagonal, and rounding, is what the solution may be off by
     scale = np.diag(equations.matrix) * np.abs(theta[n_radial:]) + np.abs(equations.vector)
     assert (np.abs(residual) <= 1e-9 * scale.max()).all()
@@ -144,7 +145,7 @@ def test_known_radial_coefficients_give_the_linear_ones_at_once(data, truth):
     n_radial, _ = split(truth)
     initial.parameters = np.where(np.arange(truth.facts.n_parameters) < n_radial, truth.parameters, 0)
     potential = fit(data, settings(iterations=0), initial=initial)
-    # data without noise: the ridge of 1e-11 times the condition of the normal equations, about 1e4, is left
+    # data without noise: the ridge of 1e-11 times the condition of the normal equations, 2e3, is left
     np.testing.assert_allclose(potential.parameters, truth.parameters, rtol=1e-6)
 
 
@@ -186,10 +187,7 @@ def test_a_fit_from_a_random_start_recovers_a_potential(random_potential, random
     [
         {"O": -4.0, "Cu": -3.5},
         {"O": -430.0, "Cu": -1300.0},  # pseudopotentials
-        pytest.param(
-            {"O": -2040.0, "Cu": -45000.0},  # all electrons
-            marks=pytest.mark.xfail(reason="the loss is a difference of squares of total energies: 1e-16 of 1e10 eV²"),
-        ),
+        {"O": -2040.0, "Cu": -45000.0},  # all electrons
     ],
 )
 def test_an_energy_per_atom_goes_into_the_species_coefficients(offsets, data, truth):
@@ -244,7 +242,7 @@ def test_the_weight_of_a_configuration_counts_it_several_times(data):
     weighted = [relabelled(atoms) for atoms in some]
     weighted[0].info["weight"] = 3.0
     once, thrice = (fit(given, settings(iterations=0)) for given in (weighted, [some[0], some[0], *some]))
-    # the same sums in another order: rounding, and the ridge of 1e-11, times the condition, about 1e4
+    # the same sums in another order: rounding, and the ridge of 1e-11, times the condition, 4e3
     np.testing.assert_allclose(once.parameters, thrice.parameters, rtol=1e-6, atol=1e-9)
 
 
@@ -374,7 +372,8 @@ def test_wrong_settings_are_refused(wrong):
 def test_mlip2s_accuracy_is_reached_within_fifteen_iterations(shared_data):
     """101 cells of 32 Cu atoms, level 8. MLIP-2 reports 5.33e-5 eV/atom and 4.84e-3 eV/Å (root mean squares).
 
-    The loss has several minima; most starts reach that accuracy in 15 to 25 iterations, the one of this seed in 13.
+    The loss has several minima. Of the seeds 1 to 6, four reach that accuracy within 15 iterations, the one taken here
+    (2) within 12; seed 4 reaches it within 25, seed 3 does not.
     """
     configurations = read(shared_data / "reference" / "cubic_train_101.cfg", ["Cu"])
     chosen = FitSettings(level=8, cutoff=5.0, min_distance=0.5, iterations=15, tolerance=1e-9, seed=2)

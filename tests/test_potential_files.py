@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Potential files: what is written reads back, what MLIP wrote is read, and nothing damaged is taken for a potential."""
+"""Potential files: what is written reads back, what MLIP wrote is read, nothing damaged is taken for a potential."""
 
 import re
 import subprocess
@@ -307,16 +307,19 @@ def test_products_out_of_order_are_refused(potential, tmp_path):
 
 
 def survives(path, atoms):
-    """A damaged file is refused with its name; one that is still a potential can be evaluated."""
+    """A damaged file is refused with its name; one that is still a potential can be evaluated, unless it overflows."""
     try:
         potential = Potential.load(path)
     except LibraryError as error:
         message = str(error)
     else:
         potential.species = sorted(set(atoms.symbols))
-        potential.evaluate(atoms)
-        if potential.facts.active_set:
-            potential.grade(atoms)
+        try:
+            potential.evaluate(atoms)
+            if potential.facts.active_set:
+                potential.grade(atoms)
+        except LibraryError as error:
+            assert "not finite" in str(error)
         return True
     assert message.startswith(str(path)), message
     return False

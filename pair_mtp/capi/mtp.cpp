@@ -4,7 +4,9 @@
 #include "guarded.hpp"
 #include "mtp_potential.hpp"
 
-#include "../core/evaluator.hpp"
+#include "../core/grader.hpp"
+#include "../core/mixed_derivatives.hpp"
+#include "../core/sites.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -30,28 +32,48 @@ template <class Action> mtp_status plainly(const Action &action) noexcept
   });
 }
 
-// Calls action(i, neighbourhood, neighbours j) for every atom, after checking the indices.
-template <class Action> void for_each_atom(const mtp_potential &potential, const mtp_neighbourhoods &atoms, const Action &action)
+void check(const mtp_potential &potential, const mtp_neighbourhoods &atoms)
 {
   const int n_species = potential.potential.n_species;
-  for (int64_t i = 0; i < atoms.n_atoms; i++)
+  for (int64_t i = 0; i < atoms.n_atoms; i++) {
     if (atoms.species[i] < 0 || atoms.species[i] >= n_species)
       throw Error(Error::Kind::argument, "atom " + std::to_string(i) + " has species " + std::to_string(atoms.species[i]) + ", the potential has " + std::to_string(n_species));
-  std::vector<int> species;
-  for (int64_t i = 0; i < atoms.n_atoms; i++) {
-    const int64_t first = atoms.first[i];
-    const int n = static_cast<int>(atoms.first[i + 1] - first);
-    species.resize(n);
-    for (int k = 0; k < n; k++) {
-      const int32_t j = atoms.neighbour[first + k];
-      if (j < 0 || j >= atoms.n_atoms) throw Error(Error::Kind::argument, "neighbour index " + std::to_string(j) + " of atom " + std::to_string(i) + " is out of range");
-      species[k] = atoms.species[j];
+    for (int64_t pair = atoms.first[i]; pair < atoms.first[i + 1]; pair++)
+      if (atoms.neighbour[pair] < 0 || atoms.neighbour[pair] >= atoms.n_atoms)
+        throw Error(Error::Kind::argument, "neighbour index " + std::to_string(atoms.neighbour[pair]) + " of atom " + std::to_string(i) + " is out of range");
+  }
+}
+
+// Evaluates all atoms, as many of a species at a time as T has lanes, and calls action(lane, atom) after each evaluation.
+template <class T, class Action>
+void for_each_atom(Sites<T> &sites, const mtp_neighbourhoods &atoms, int n_species, bool all_scalars, const Action &action)
+{
+  std::vector<int64_t> group;
+  for (int z = 0; z < n_species; z++) {
+    const auto evaluate = [&] {
+      int64_t most = 0;
+      for (int64_t i : group) most = std::max(most, atoms.first[i + 1] - atoms.first[i]);
+      sites.begin(z, static_cast<int>(most));
+      for (std::size_t lane = 0; lane < group.size(); lane++)
+        for (int64_t pair = atoms.first[group[lane]]; pair < atoms.first[group[lane] + 1]; pair++) {
+          const double *r = atoms.vectors + 3 * pair;
+          const int32_t j = atoms.neighbour[pair];
+          sites.offer(static_cast<int>(lane), atoms.species[j], j, r[0], r[1], r[2]);
+        }
+      try {
+        sites.evaluate(all_scalars);
+      } catch (const SiteError &error) {
+        throw Error(error.kind, "atom " + std::to_string(group[error.lane]) + ": " + error.what());
+      }
+      action(z, group);
+      group.clear();
+    };
+    for (int64_t i = 0; i < atoms.n_atoms; i++) {
+      if (atoms.species[i] != z) continue;
+      group.push_back(i);
+      if (static_cast<int>(group.size()) == Sites<T>::width) evaluate();
     }
-    try {
-      action(i, Neighbourhood{atoms.species[i], n, species.data(), atoms.vectors + 3 * first}, atoms.neighbour + first);
-    } catch (const Error &error) {
-      throw Error(error.kind, "atom " + std::to_string(i) + ": " + error.what());
-    }
+    if (!group.empty()) evaluate();
   }
 }
 
@@ -183,20 +205,23 @@ mtp_status mtp_potential_set_scaling(mtp_potential *potential, double scaling)
 mtp_status mtp_evaluate(const mtp_potential *potential, const mtp_neighbourhoods *atoms, double *energies, double *forces, double *virial)
 {
   return plainly([&] {
-    Evaluator evaluator(potential->compiled());
-    std::vector<double> gradient;
+    const PlanView plan = potential->compiled().view();
+    check(*potential, *atoms);
+    Sites<Pack> sites(plan);
     std::fill(forces, forces + 3 * atoms->n_atoms, 0.0);
     std::fill(virial, virial + 9, 0.0);
-    for_each_atom(*potential, *atoms, [&](int64_t i, const Neighbourhood &atom, const int32_t *neighbours) {
-      gradient.resize(3 * static_cast<std::size_t>(atom.n_neighbours));
-      energies[i] = evaluator.energy(atom, gradient.data());
-      for (int k = 0; k < atom.n_neighbours; k++)
-        for (int b = 0; b < 3; b++) {
-          const double g = gradient[3 * k + b];
-          forces[3 * i + b] += g;
-          forces[3 * static_cast<int64_t>(neighbours[k]) + b] -= g;
-          for (int a = 0; a < 3; a++) virial[3 * a + b] += atom.vectors[3 * k + a] * g;
-        }
+    for_each_atom(sites, *atoms, plan.n_species, false, [&](int, const std::vector<int64_t> &group) {
+      for (std::size_t lane = 0; lane < group.size(); lane++) {
+        const int64_t i = group[lane];
+        energies[i] = sites.energy(static_cast<int>(lane));
+        sites.for_each_neighbour(static_cast<int>(lane), [&](int j, const double *r, const double *g) {
+          for (int b = 0; b < 3; b++) {
+            forces[3 * i + b] += g[b];
+            forces[3 * static_cast<int64_t>(j) + b] -= g[b];
+            for (int a = 0; a < 3; a++) virial[3 * a + b] += r[a] * g[b];
+          }
+        });
+      }
     });
     for (int a = 0; a < 3; a++)    // symmetric by rotational invariance, but for rounding
       for (int b = 0; b < a; b++) virial[3 * a + b] = virial[3 * b + a] = (virial[3 * a + b] + virial[3 * b + a]) / 2;
@@ -206,13 +231,20 @@ mtp_status mtp_evaluate(const mtp_potential *potential, const mtp_neighbourhoods
 mtp_status mtp_parameter_gradient(const mtp_potential *potential, const mtp_neighbourhoods *atoms, double *rows)
 {
   return plainly([&] {
-    Evaluator evaluator(potential->compiled());
-    std::vector<double> gradient;
-    const int64_t n = potential->potential.n_parameters();
-    for_each_atom(*potential, *atoms, [&](int64_t i, const Neighbourhood &atom, const int32_t *) {
-      gradient.resize(3 * static_cast<std::size_t>(atom.n_neighbours));
-      evaluator.energy(atom, gradient.data());
-      evaluator.parameter_gradient(atom, rows + i * n);
+    const PlanView plan = potential->compiled().view();
+    check(*potential, *atoms);
+    Sites<Pack> sites(plan);
+    const int64_t n = plan.n_parameters;
+    const int n_active = sites.n_active();
+    Scratch<double> active;
+    active.require(static_cast<std::size_t>(n_active) * pack_width);
+    std::fill(rows, rows + atoms->n_atoms * n, 0.0);
+    for_each_atom(sites, *atoms, plan.n_species, true, [&](int z, const std::vector<int64_t> &group) {
+      sites.parameter_gradient(active.get());
+      for (int k = 0; k < n_active; k++) {
+        const int theta = sites.place_of_active(z, k);
+        for (std::size_t lane = 0; lane < group.size(); lane++) rows[group[lane] * n + theta] = active.get()[k * pack_width + static_cast<int>(lane)];
+      }
     });
   });
 }
@@ -221,36 +253,37 @@ mtp_status mtp_jacobian(const mtp_potential *potential, const mtp_neighbourhoods
                         double *virial)
 {
   return plainly([&] {
-    Evaluator evaluator(potential->compiled());
-    const int64_t n_all = potential->potential.n_parameters();
-    const int64_t skipped = linear_only ? potential->potential.n_radial_coeffs() : 0, n = n_all - skipped;
-    const int n_radial = linear_only ? 0 : evaluator.n_radial_active(), n_active = n_radial + evaluator.n_scalar();
-    std::vector<double> gradient, mixed, row(n_all);
+    const PlanView plan = potential->compiled().view();
+    check(*potential, *atoms);
+    MixedDerivatives sites(plan);
+    const int64_t skipped = linear_only ? potential->potential.n_radial_coeffs() : 0, n = plan.n_parameters - skipped;
+    const int first_active = linear_only ? sites.n_radial_active() : 0, n_active = sites.n_parameters(linear_only != 0);
+    const int n_radial = linear_only ? 0 : sites.n_radial_active();
+    std::vector<double> row(sites.n_active());
+    Scratch<double> mixed;
     std::fill(energy, energy + n, 0.0);
     std::fill(forces, forces + 3 * atoms->n_atoms * n, 0.0);
     std::fill(virial, virial + 6 * n, 0.0);
-    for_each_atom(*potential, *atoms, [&](int64_t i, const Neighbourhood &atom, const int32_t *neighbours) {
-      gradient.resize(3 * static_cast<std::size_t>(atom.n_neighbours));
-      evaluator.energy(atom, gradient.data());
-      evaluator.parameter_gradient(atom, row.data());
-      for (int64_t theta = 0; theta < n; theta++) energy[theta] += row[skipped + theta];
-      mixed.resize(gradient.size() * n_active);
-      evaluator.mixed_gradient(atom, linear_only != 0, mixed.data());
-      // the parameters that this atom has are two runs of the row: its radial coefficients and the moment coefficients
-      const int64_t radial = evaluator.first_radial(atom.species), moment = evaluator.first_moment() - skipped - n_radial;
+    for_each_atom(sites, *atoms, plan.n_species, true, [&](int z, const std::vector<int64_t> &group) {
+      const int64_t i = group[0];
+      sites.parameter_gradient(row.data());
+      for (int k = 0; k < n_active; k++) energy[sites.place_of_active(z, first_active + k) - skipped] += row[first_active + k];
+      sites.compute(linear_only != 0, mixed);
+      // the parameters that gradients depend on are two runs of a row: the radial coefficients of this species and the moment coefficients
+      const int64_t radial = linear_only ? 0 : sites.place_of_active(z, 0), moment = n - plan.n_scalar;
       const auto add = [&](double *to, const double *from, double weight) {
         for (int theta = 0; theta < n_radial; theta++) to[radial + theta] += weight * from[theta];
-        for (int theta = n_radial; theta < n_active; theta++) to[moment + theta] += weight * from[theta];
+        for (int theta = 0; theta < plan.n_scalar; theta++) to[moment + theta] += weight * from[n_radial + 1 + theta];
       };
-      for (int k = 0; k < atom.n_neighbours; k++) {
-        const double *r = atom.vectors + 3 * k, *from = &mixed[3 * static_cast<std::size_t>(k) * n_active];
-        for (int b = 0; b < 3; b++) {
-          add(forces + (3 * i + b) * n, from + b * n_active, 1);
-          add(forces + (3 * static_cast<int64_t>(neighbours[k]) + b) * n, from + b * n_active, -1);
+      const double *from = mixed.get();
+      sites.for_each_neighbour(0, [&](int j, const double *r, const double *) {
+        for (int b = 0; b < 3; b++, from += n_active) {
+          add(forces + (3 * i + b) * n, from, 1);
+          add(forces + (3 * static_cast<int64_t>(j) + b) * n, from, -1);
           for (int v = 0; v < 6; v++)
-            if (voigt[v][1] == b) add(virial + v * n, from + b * n_active, r[voigt[v][0]]);
+            if (voigt[v][1] == b) add(virial + v * n, from, r[voigt[v][0]]);
         }
-      }
+      });
     });
   });
 }
@@ -260,16 +293,25 @@ mtp_status mtp_grade(const mtp_potential *potential, const mtp_neighbourhoods *a
   return plainly([&] {
     const auto &set = potential->potential.active_set;
     if (!set) throw Error(Error::Kind::argument, "the potential has no active set to grade with; `mtp select` builds one");
-    Evaluator evaluator(potential->compiled());
-    const std::size_t n = potential->potential.n_parameters();
-    std::vector<double> gradient, row(n), sum(n, 0.0);
-    for_each_atom(*potential, *atoms, [&](int64_t i, const Neighbourhood &atom, const int32_t *) {
-      gradient.resize(3 * static_cast<std::size_t>(atom.n_neighbours));
-      evaluator.energy(atom, gradient.data());
-      evaluator.parameter_gradient(atom, row.data());
-      if (set->mode == ActiveSetMode::neighbourhood) grades[i] = set->grade(row.data());
-      else
-        for (std::size_t theta = 0; theta < n; theta++) sum[theta] += row[theta] / static_cast<double>(atoms->n_atoms);
+    const PlanView plan = potential->compiled().view();
+    check(*potential, *atoms);
+    Sites<Pack> sites(plan);
+    const Grader grader(*set, plan);
+    const int n_active = sites.n_active();
+    Scratch<double> rows;
+    rows.require(static_cast<std::size_t>(n_active) * pack_width);
+    std::vector<double> sum(plan.n_parameters, 0.0);
+    for_each_atom(sites, *atoms, plan.n_species, true, [&](int z, const std::vector<int64_t> &group) {
+      sites.parameter_gradient(rows.get());
+      if (set->mode == ActiveSetMode::neighbourhood) {
+        double of_lane[pack_width];
+        grader.grade(z, rows.get(), of_lane);
+        for (std::size_t lane = 0; lane < group.size(); lane++) grades[group[lane]] = of_lane[lane];
+      } else {
+        for (int k = 0; k < n_active; k++)
+          for (std::size_t lane = 0; lane < group.size(); lane++)
+            sum[sites.place_of_active(z, k)] += rows.get()[k * pack_width + static_cast<int>(lane)] / static_cast<double>(atoms->n_atoms);
+      }
     });
     if (set->mode == ActiveSetMode::configuration) grades[0] = set->grade(sum.data());
   });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The products m_t += c m_p m_q: forward, adjoint (dV/dm), and the tangents of both along a direction of the basic moments (forward over reverse).
-// T is the lane type of what is computed, M that of the moments that it is computed from (M = double serves several directions T at one atom).
+// The expansions m_t = m_p - m_q - m_s and the products m_t = sum c m_p m_q: forward, adjoint (D_k = dV/dm_k), and the tangents of both along a direction of the summed moments (forward over
+// reverse). T is the lane type of what is computed, M that of the moments that it is computed from (M = double serves several directions T at one
+// atom).
 #pragma once
 
 #include "function.hpp"
@@ -8,51 +9,89 @@
 
 namespace mtp {
 
-// Fills the moments behind the basic ones.
-template <class T> MTP_FUNCTION void contract(const PlanView &plan, T *m)
+template <class T> MTP_FUNCTION void expand(const PlanView &plan, T *m)
 {
-  for (int k = plan.n_basic; k < plan.n_moments; k++) m[k] = T{};
-  for (int row = 0; row < plan.n_products; row++) {
-    const Product &x = plan.products[row];
-    m[x.t] += m[x.p] * m[x.q] * static_cast<double>(x.coefficient);
+  for (const Expansion *x = plan.expansions, *const end = x + plan.n_expansions; x != end; x++) m[x->t] = m[x->p] - m[x->q] - m[x->s];
+}
+
+template <class T> MTP_FUNCTION void expand_adjoint(const PlanView &plan, T *adjoint)
+{
+  for (const Expansion *x = plan.expansions + plan.n_expansions; x-- != plan.expansions;) {
+    adjoint[x->p] += adjoint[x->t];
+    adjoint[x->q] -= adjoint[x->t];
+    adjoint[x->s] -= adjoint[x->t];
   }
 }
 
-template <class T> MTP_FUNCTION T scalar_sum(const PlanView &plan, const T *m)
+template <class T> MTP_FUNCTION void contract(const PlanView &plan, const Target *targets, int n_targets, T *m)
 {
-  T sum = m[plan.scalars[0]] * plan.moment_coeffs[0];
-  for (int alpha = 1; alpha < plan.n_scalar; alpha++) sum += m[plan.scalars[alpha]] * plan.moment_coeffs[alpha];
-  return sum;
-}
-
-// adjoint[k] = dV/dm_k; on entry it holds the direct part (the coefficients of the scalars, zero elsewhere)
-template <class T, class M> MTP_FUNCTION void contract_adjoint(const PlanView &plan, const M *m, T *adjoint)
-{
-  for (int row = plan.n_products - 1; row >= 0; row--) {
-    const Product &x = plan.products[row];
-    const T weighted = adjoint[x.t] * static_cast<double>(x.coefficient);
-    adjoint[x.p] += weighted * m[x.q];
-    adjoint[x.q] += weighted * m[x.p];
+  for (int i = 0; i < n_targets; i++) {
+    const Row *row = plan.rows + targets[i].first_row, *const end = row + targets[i].n_rows;
+    T sum = m[row->p] * row->c * m[row->q];
+    for (row++; row != end; row++) sum += m[row->p] * row->c * m[row->q];
+    m[targets[i].t] = sum;
   }
 }
 
-// Tangents: dm (basic part given on entry) and, from it, the change of the adjoint (zero on entry).
+template <class T, class M> MTP_FUNCTION void contract_adjoint(const PlanView &plan, const Target *targets, int n_targets, const M *m, T *adjoint)
+{
+  for (int i = n_targets - 1; i >= 0; i--) {
+    const T of_target = adjoint[targets[i].t];
+    const Row *row = plan.rows + targets[i].first_row, *const end = row + targets[i].n_rows;
+    for (; row != end; row++) {
+      const T weighted = of_target * row->c;
+      adjoint[row->p] += weighted * m[row->q];
+      adjoint[row->q] += weighted * m[row->p];
+    }
+  }
+}
+
+// Energy without the species term, and the adjoints of the summed moments; m holds those on entry and what the energy needs at the end.
+template <class T> MTP_FUNCTION T energy_and_adjoint(const PlanView &plan, T *m, T *adjoint)
+{
+  expand(plan, m);
+  contract(plan, plan.inner_targets, plan.n_inner_targets, m);
+  for (int k = 0; k < plan.n_moments; k++) adjoint[k] = T{};
+  T energy = T{};
+  for (int i = 0; i < plan.n_direct; i++) {
+    energy += m[plan.direct_moments[i]] * plan.direct_coeffs[i];
+    adjoint[plan.direct_moments[i]] += plan.direct_coeffs[i];
+  }
+  for (int i = 0; i < plan.n_outer_rows; i++) {
+    const Row &row = plan.outer_rows[i];
+    const T by_p = m[row.q] * row.c;
+    energy += by_p * m[row.p];
+    adjoint[row.p] += by_p;
+    adjoint[row.q] += m[row.p] * row.c;
+  }
+  contract_adjoint<T, T>(plan, plan.inner_targets, plan.n_inner_targets, m, adjoint);
+  expand_adjoint(plan, adjoint);
+  return energy;
+}
+
+// Tangents: dm (summed part given on entry) and, from it, the change of the adjoint.
 template <class T, class M> MTP_FUNCTION void contract_tangent(const PlanView &plan, const M *m, const M *adjoint, T *dm, T *dadjoint)
 {
-  for (int k = plan.n_basic; k < plan.n_moments; k++) dm[k] = T{};
+  expand(plan, dm);
   for (int k = 0; k < plan.n_moments; k++) dadjoint[k] = T{};
-  for (int row = 0; row < plan.n_products; row++) {
-    const Product &x = plan.products[row];
-    dm[x.t] += (dm[x.p] * m[x.q] + dm[x.q] * m[x.p]) * static_cast<double>(x.coefficient);
+  for (int i = 0; i < plan.n_targets; i++) {
+    const Row *row = plan.rows + plan.targets[i].first_row, *const end = row + plan.targets[i].n_rows;
+    T sum = T{};
+    for (; row != end; row++) sum += (dm[row->p] * m[row->q] + dm[row->q] * m[row->p]) * row->c;
+    dm[plan.targets[i].t] = sum;
   }
-  for (int row = plan.n_products - 1; row >= 0; row--) {
-    const Product &x = plan.products[row];
-    const double c = static_cast<double>(x.coefficient);
-    const T changed = dadjoint[x.t] * c;
-    const M weighted = adjoint[x.t] * c;
-    dadjoint[x.p] += changed * m[x.q] + dm[x.q] * weighted;
-    dadjoint[x.q] += changed * m[x.p] + dm[x.p] * weighted;
+  for (int i = plan.n_targets - 1; i >= 0; i--) {
+    const T changed = dadjoint[plan.targets[i].t];
+    const M of_target = adjoint[plan.targets[i].t];
+    const Row *row = plan.rows + plan.targets[i].first_row, *const end = row + plan.targets[i].n_rows;
+    for (; row != end; row++) {
+      const T weighted_change = changed * row->c;
+      const M weighted = of_target * row->c;
+      dadjoint[row->p] += weighted_change * m[row->q] + dm[row->q] * weighted;
+      dadjoint[row->q] += weighted_change * m[row->p] + dm[row->p] * weighted;
+    }
   }
+  expand_adjoint(plan, dadjoint);
 }
 
 }    // namespace mtp

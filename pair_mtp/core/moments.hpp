@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// One neighbour's share of the basic moments, m_k += f_mu(r) u^(abc), and its derivative by r_ij = r u.
+// The forward sweep: what `block` neighbours at once add to the summed moments, m_(mu,abc) += f_mu(r) u_x^a u_y^b u_z^c.
 #pragma once
 
 #include "function.hpp"
@@ -7,33 +7,60 @@
 
 namespace mtp {
 
-// All monomials of the unit vector u by recurrence, shared by all mu.
-template <class T> MTP_FUNCTION void monomials(const PlanView &plan, const T *u, T *mono)
-{
-  mono[0] = u[0] * 0.0 + 1.0;
-  for (int k = 1; k < plan.n_monomials; k++) mono[k] = mono[plan.monomial_parent[k]] * u[plan.monomial_axis[k]];
-}
+constexpr int block = 2;    // neighbours whose monomials are computed together, so that a moment is loaded and stored once for both
 
-template <class T> MTP_FUNCTION void add_to_moments(const PlanView &plan, const T *f, const T *mono, T *moments)
+// Monomials of the unit vectors u[block][3], by recurrence: mono[k][block], k as in plan.hpp.
+template <class T> MTP_FUNCTION void monomials(const PlanView &plan, const T (*u)[3], T *mono)
 {
-  for (int k = 0; k < plan.n_basic; k++) moments[k] += f[plan.basic_mu[k]] * mono[plan.basic_monomial[k]];
-}
-
-// The gradient of sum_p [value(r)_p u^p] by r_ij, given a_p = value and slope_p = d value / dr at each monomial p:
-//   u (sum_p slope_p u^p - sum_p degree_p a_p u^p / r) + sum_p a_p (d u^p / d u) / r
-template <class T> MTP_FUNCTION void monomial_gradient(const PlanView &plan, T r, const T *u, const T *mono, const T *value, const T *slope, T *gradient)
-{
-  T along = mono[0] * slope[0], radial = mono[0] * 0.0;
-  T g[3] = {radial, radial, radial};
-  for (int k = 1; k < plan.n_monomials; k++) {
-    along += slope[k] * mono[k];
-    const T a = value[k];
-    radial += a * mono[k] * static_cast<double>(plan.monomial_degree[k]);
-    for (int i = 0; i < 3; i++) g[i] += a * mono[plan.monomial_lower[3 * k + i]] * static_cast<double>(plan.monomial_factor[3 * k + i]);
+  for (int n = 0; n < block; n++) mono[n] = u[n][0] * 0.0 + 1.0;
+  T *below = mono, *without_z = mono + block;
+  for (int nu = 1; nu <= plan.highest_degree; nu++) {
+    T *const with_z = without_z + (nu + 1) * block;
+    for (int n = 0; n < block; n++) without_z[n] = below[n] * u[n][0];
+    for (int k = 0; k < nu; k++)
+      for (int n = 0; n < block; n++) {
+        const T lower = below[k * block + n];
+        without_z[(k + 1) * block + n] = lower * u[n][1];
+        with_z[k * block + n] = lower * u[n][2];
+      }
+    below = without_z;
+    without_z = with_z + nu * block;
   }
-  const T inverse = 1.0 / r;
-  along -= radial * inverse;
-  for (int i = 0; i < 3; i++) gradient[i] = u[i] * along + g[i] * inverse;
+}
+
+template <int n_mu, class T> MTP_FUNCTION void add_degree(int n_monomials, int stride, const T *f, const T *mono, T *moments)
+{
+  T radial[block][n_mu];
+  for (int n = 0; n < block; n++)
+    for (int mu = 0; mu < n_mu; mu++) radial[n][mu] = f[n * stride + mu];
+  for (int k = 0; k < n_monomials; k++, mono += block, moments += n_mu)
+    for (int mu = 0; mu < n_mu; mu++) {
+      T sum = moments[mu];
+      for (int n = 0; n < block; n++) sum += radial[n][mu] * mono[n];
+      moments[mu] = sum;
+    }
+}
+
+// f[block][stride]: radial functions of each neighbour
+template <class T> MTP_FUNCTION void add_to_moments(const PlanView &plan, int stride, const T *f, const T *mono, T *moments)
+{
+  for (int nu = 0; nu <= plan.highest_degree; nu++) {
+    const int size = monomials_of_degree(nu), n_mu = plan.n_mu[nu];
+    switch (n_mu) {
+      case 1: add_degree<1>(size, stride, f, mono, moments); break;
+      case 2: add_degree<2>(size, stride, f, mono, moments); break;
+      case 3: add_degree<3>(size, stride, f, mono, moments); break;
+      case 4: add_degree<4>(size, stride, f, mono, moments); break;
+      case 5: add_degree<5>(size, stride, f, mono, moments); break;
+      case 6: add_degree<6>(size, stride, f, mono, moments); break;
+      default:
+        for (int k = 0; k < size; k++)
+          for (int mu = 0; mu < n_mu; mu++)
+            for (int n = 0; n < block; n++) moments[k * n_mu + mu] += f[n * stride + mu] * mono[k * block + n];
+    }
+    mono += size * block;
+    moments += size * n_mu;
+  }
 }
 
 }    // namespace mtp

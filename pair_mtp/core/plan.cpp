@@ -5,75 +5,143 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <map>
 
 namespace mtp {
-
-Plan::Plan(const Potential &potential) :
-    radial_coeffs(potential.radial_coeffs), species_coeffs(potential.species_coeffs), moment_coeffs(potential.moment_coeffs),
-    scalars(potential.basis.scalars), products(potential.basis.products)
+Plan::Plan(const Potential &potential) : species_coeffs(potential.species_coeffs), moment_coeffs(potential.moment_coeffs)
 {
   if (!potential.trained) throw Error(Error::Kind::argument, "the potential is not trained: it has no coefficients. Fit it first (`mtp fit`)");
-  const Basis &basis = potential.basis;
-
-  int highest = 0;
-  for (const auto &m : basis.basic) highest = std::max(highest, m.a + m.b + m.c);
-  std::map<std::array<int, 3>, int> index;
-  for (int nu = 0; nu <= highest; nu++)
-    for (int a = nu; a >= 0; a--)
-      for (int b = nu - a; b >= 0; b--) {
-        const std::array<int, 3> e{a, b, nu - a - b};
-        const int k = static_cast<int>(index.size());
-        index[e] = k;
-        int from = 0, along = 0;
-        for (int i = 0; i < 3; i++) {
-          int below = 0;
-          if (e[i] > 0) {
-            auto less = e;
-            less[i]--;
-            below = from = index.at(less);
-            along = i;
-          }
-          lower.push_back(below);
-          factor.push_back(e[i]);
-        }
-        parent.push_back(from);
-        axis.push_back(along);
-        degree.push_back(nu);
-      }
-  for (const auto &m : basis.basic) {
-    basic_mu.push_back(m.mu);
-    basic_monomial.push_back(index.at({m.a, m.b, m.c}));
-  }
   counts.n_species = potential.n_species;
   counts.n_radial = potential.n_radial();
   counts.n_chebyshev = potential.n_chebyshev;
-  counts.n_moments = basis.n_moments;
-  counts.n_basic = basis.n_basic();
-  counts.n_products = static_cast<int>(products.size());
-  counts.n_scalar = basis.n_scalar();
-  counts.n_monomials = static_cast<int>(index.size());
+  counts.n_scalar = potential.basis.n_scalar();
   counts.n_parameters = potential.n_parameters();
   counts.cutoff = potential.cutoff;
   counts.min_distance = potential.min_distance;
   counts.scaling = potential.scaling;
+  lay_out_basic_moments(potential.basis);
+  order_products(potential.basis);
+  split_off_energy();
+  expand_radial_functions(potential);
+}
+
+void Plan::lay_out_basic_moments(const Basis &basis)
+{
+  int highest = 0;
+  for (const auto &m : basis.basic) {
+    const int nu = m.a + m.b + m.c;
+    if (nu > max_degree) throw Error(Error::Kind::argument, "moments of rank " + std::to_string(nu) + " are beyond the supported " + std::to_string(max_degree));
+    highest = std::max(highest, nu);
+    counts.n_mu[nu] = std::max(counts.n_mu[nu], m.mu + 1);
+  }
+  // expansions lead from a degree to the one two below; every degree has a radial function, if only with moments that stay unread
+  for (int nu = highest; nu >= 0; nu--) counts.n_mu[nu] = std::max({counts.n_mu[nu], nu + 2 <= highest ? counts.n_mu[nu + 2] : 0, 1});
+  counts.highest_degree = highest;
+  std::vector<int> first_of_degree;
+  for (int nu = 0; nu <= highest; nu++) {
+    first_of_degree.push_back(counts.n_summed);
+    counts.n_summed += monomials_of_degree(nu) * counts.n_mu[nu];
+    counts.n_monomials += monomials_of_degree(nu);
+  }
+  counts.n_moments = counts.n_summed;
+
+  std::map<std::array<int, 4>, int> expanded;
+  const std::function<int(int, int, int, int)> find = [&](int mu, int a, int b, int c) {
+    const int nu = a + b + c;
+    if (c <= 1) return first_of_degree[nu] + (c == 0 ? b : nu + 1 + b) * counts.n_mu[nu] + mu;
+    const auto known = expanded.find({mu, a, b, c});
+    if (known != expanded.end()) return known->second;
+    const int p = find(mu, a, b, c - 2), q = find(mu, a + 2, b, c - 2), s = find(mu, a, b + 2, c - 2), t = counts.n_moments++;
+    expansions.push_back({t, p, q, s});
+    expanded[{mu, a, b, c}] = t;
+    return t;
+  };
+  place.resize(basis.n_moments);
+  for (int k = 0; k < basis.n_basic(); k++) place[k] = find(basis.basic[k].mu, basis.basic[k].a, basis.basic[k].b, basis.basic[k].c);
+  for (int k = basis.n_basic(); k < basis.n_moments; k++) place[k] = counts.n_moments++;
+  for (int moment : basis.scalars) scalars.push_back(place[moment]);
+  counts.n_expansions = static_cast<int>(expansions.size());
+}
+
+// Rows of one target together; targets in the order in which the file completes them, which is one in which they can be computed.
+void Plan::order_products(const Basis &basis)
+{
+  std::vector<int> last_row(counts.n_moments, -1);
+  std::map<int, std::vector<Row>> rows_of;
+  for (std::size_t i = 0; i < basis.products.size(); i++) {
+    const Product &x = basis.products[i];
+    rows_of[place[x.t]].push_back({place[x.p], place[x.q], static_cast<double>(x.coefficient)});
+    last_row[place[x.t]] = static_cast<int>(i);
+  }
+  std::vector<int> order;
+  for (const auto &entry : rows_of) order.push_back(entry.first);
+  std::sort(order.begin(), order.end(), [&](int l, int r) { return last_row[l] < last_row[r]; });
+  for (int t : order) {
+    targets.push_back({t, static_cast<int>(rows.size()), static_cast<int>(rows_of[t].size())});
+    rows.insert(rows.end(), rows_of[t].begin(), rows_of[t].end());
+  }
+  counts.n_targets = static_cast<int>(targets.size());
+}
+
+// A product that nobody reads but the energy is multiplied by its coefficient at once and never stored.
+void Plan::split_off_energy()
+{
+  std::vector<double> coefficient(counts.n_moments, 0.0);
+  for (int alpha = 0; alpha < counts.n_scalar; alpha++) coefficient[scalars[alpha]] += moment_coeffs[alpha];
+  std::vector<char> is_read(counts.n_moments, 0), is_product(counts.n_moments, 0);
+  for (const auto &row : rows) is_read[row.p] = is_read[row.q] = 1;
+  std::map<std::pair<int, int>, double> outer;
+  for (const auto &target : targets) {
+    is_product[target.t] = 1;
+    if (is_read[target.t]) {
+      inner_targets.push_back(target);
+      continue;
+    }
+    for (int i = target.first_row; i < target.first_row + target.n_rows; i++)
+      outer[std::minmax(rows[i].p, rows[i].q)] += rows[i].c * coefficient[target.t];
+  }
+  for (const auto &[factors, c] : outer) outer_rows.push_back({factors.first, factors.second, c});
+  for (int k = 0; k < counts.n_moments; k++)
+    if (coefficient[k] != 0 && (is_read[k] || !is_product[k])) {
+      direct_moments.push_back(k);
+      direct_coeffs.push_back(coefficient[k]);
+    }
+  counts.n_inner_targets = static_cast<int>(inner_targets.size());
+  counts.n_outer_rows = static_cast<int>(outer_rows.size());
+  counts.n_direct = static_cast<int>(direct_moments.size());
+}
+
+void Plan::expand_radial_functions(const Potential &potential)
+{
+  const int R = potential.n_chebyshev;
+  const double slope = 2 / (potential.cutoff - potential.min_distance);    // d xi / dr
+  radial_series = potential.radial_coeffs;
+  radial_slopes.assign(radial_series.size(), 0.0);
+  for (std::size_t start = 0; start < radial_series.size(); start += R) {
+    const double *series = &radial_series[start];
+    double *derived = &radial_slopes[start];
+    for (int beta = R - 1; beta > 0; beta--) derived[beta - 1] = (beta + 1 < R ? derived[beta + 1] : 0.0) + 2 * beta * series[beta];
+    derived[0] /= 2;
+    for (int beta = 0; beta < R; beta++) derived[beta] *= slope;
+  }
 }
 
 PlanView Plan::view() const
 {
   PlanView v = counts;
-  v.radial_coeffs = radial_coeffs.data();
+  v.radial_series = radial_series.data();
+  v.radial_slopes = radial_slopes.data();
   v.species_coeffs = species_coeffs.data();
   v.moment_coeffs = moment_coeffs.data();
-  v.monomial_parent = parent.data();
-  v.monomial_axis = axis.data();
-  v.monomial_degree = degree.data();
-  v.monomial_lower = lower.data();
-  v.monomial_factor = factor.data();
-  v.basic_mu = basic_mu.data();
-  v.basic_monomial = basic_monomial.data();
-  v.products = products.data();
   v.scalars = scalars.data();
+  v.expansions = expansions.data();
+  v.targets = targets.data();
+  v.rows = rows.data();
+  v.inner_targets = inner_targets.data();
+  v.outer_rows = outer_rows.data();
+  v.direct_moments = direct_moments.data();
+  v.direct_coeffs = direct_coeffs.data();
   return v;
 }
 

@@ -1,29 +1,68 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What the kernels execute: a potential's tables in the layout that the sweeps read, compiled once after a file is read or coefficients change.
+//
+// On the unit sphere u_z^2 = 1 - u_x^2 - u_y^2, so that of the moments with a radial function mu only those with u_z^0 and u_z^1 are summed over the
+// neighbours (2 nu + 1 of degree nu, in place of (nu + 1)(nu + 2) / 2). The others follow from them atom by atom ("expansions"):
+//   m_(mu, a, b, c) = m_(mu, a, b, c-2) - m_(mu, a+2, b, c-2) - m_(mu, a, b+2, c-2)
+//
+// Monomials u_x^a u_y^b u_z^c of the unit vector u = (r_j - r_i) / r come degree by degree: first c = 0, b = 0 ... nu, then c = 1, b = 0 ... nu - 1.
+// The former are those of degree nu - 1 without u_z times u_x (the first) and u_y (all), the latter the same times u_z: every loop is contiguous.
+// Moments: the summed ones in the order of their monomials, for each the radial functions that its degree has; then all others.
 #pragma once
 
+#include "function.hpp"
 #include "potential.hpp"
 
 #include <vector>
 
 namespace mtp {
 
+constexpr int max_degree = 64;
+
+MTP_FUNCTION constexpr int monomials_of_degree(int nu)
+{
+  return 2 * nu + 1;
+}
+
+// m[t] = m[p] - m[q] - m[s]
+struct Expansion {
+  int t, p, q, s;
+};
+
+// m[t] = sum of its rows c m[p] m[q]; rows of a target are contiguous.
+struct Target {
+  int t, first_row, n_rows;
+};
+
+struct Row {
+  int p, q;
+  double c;
+};
+
 // Borrowed pointers and counts, the only thing a kernel sees. Valid as long as the Plan lives (or the device copies that it points to).
 struct PlanView {
-  int n_species, n_radial, n_chebyshev, n_moments, n_basic, n_products, n_scalar, n_monomials, n_parameters;
+  int n_species, n_radial, n_chebyshev, n_moments, n_scalar, n_parameters;
+  int n_monomials, n_summed;    // monomials, and the moments that are sums over neighbours
+  int highest_degree;
+  int n_mu[max_degree + 1];    // radial functions of the moments of a degree
   double cutoff, min_distance, scaling;
-  const double *radial_coeffs;     // [z_i][z_j][mu][beta]
+
+  const double *radial_series;     // [z_i][z_j][mu][beta]: coefficients of T_beta in f_mu / (scaling (r - cutoff)^2)
+  const double *radial_slopes;     // the same of its derivative by r
   const double *species_coeffs;    // [z_i]
   const double *moment_coeffs;     // [alpha]
+  const int *scalars;              // moment of scalar alpha
 
-  // Monomials u_x^a u_y^b u_z^c of the unit vector u = (r_j - r_i) / r, in order of degree: monomial k = monomial parent[k] * u[axis[k]]
-  const int *monomial_parent, *monomial_axis, *monomial_degree;
-  // d monomial[k] / d u_axis = factor * monomial[lower], axis = 0, 1, 2: entries 3 k + axis
-  const int *monomial_lower, *monomial_factor;
-
-  const int *basic_mu, *basic_monomial;    // basic moment k = sum_j f_(basic_mu[k])(r) monomial[basic_monomial[k]]
-  const Product *products;
-  const int *scalars;    // moment of scalar alpha
+  int n_expansions, n_targets;
+  const Expansion *expansions;
+  const Target *targets;    // in order of execution, all moments that are products
+  const Row *rows;
+  // The same for the energy alone: targets of which others are made, then rows that go into the energy only, c = coefficient times moment_coeffs
+  int n_inner_targets, n_outer_rows, n_direct;
+  const Target *inner_targets;
+  const Row *outer_rows;
+  const int *direct_moments;        // scalars that are read as moments: not products, or products that others are made of
+  const double *direct_coeffs;
 };
 
 class Plan {
@@ -33,9 +72,17 @@ class Plan {
 
  private:
   PlanView counts{};
-  std::vector<double> radial_coeffs, species_coeffs, moment_coeffs;
-  std::vector<int> parent, axis, degree, lower, factor, basic_mu, basic_monomial, scalars;
-  std::vector<Product> products;
+  std::vector<double> radial_series, radial_slopes, species_coeffs, moment_coeffs, direct_coeffs;
+  std::vector<int> place;    // of the file's moments
+  std::vector<int> scalars, direct_moments;
+  std::vector<Expansion> expansions;
+  std::vector<Target> targets, inner_targets;
+  std::vector<Row> rows, outer_rows;
+
+  void lay_out_basic_moments(const Basis &basis);
+  void order_products(const Basis &basis);
+  void split_off_energy();
+  void expand_radial_functions(const Potential &potential);
 };
 
 }    // namespace mtp

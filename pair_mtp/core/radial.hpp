@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Radial functions: phi_beta(r) = scaling T_beta(xi) (r - cutoff)^2 and f_mu(r) = sum_beta c_(mu beta) phi_beta(r), with derivatives by r.
-// For r < cutoff; the caller leaves neighbours beyond it out, where everything is zero.
+// Radial functions f_mu(r) = scaling (r - cutoff)^2 sum_beta c_(mu beta) T_beta(xi) and their derivatives by r, for r <= cutoff. At the cutoff
+// both are zero: a neighbour there has no weight.
 #pragma once
 
 #include "function.hpp"
@@ -8,42 +8,44 @@
 
 namespace mtp {
 
-// phi[beta] and dphi[beta] (either length n_chebyshev)
-template <class T> MTP_FUNCTION void chebyshev(const PlanView &plan, T r, T *phi, T *dphi)
+// t[beta] = T_beta(xi), xi = (2 r - (min_distance + cutoff)) / (cutoff - min_distance)
+template <class T> MTP_FUNCTION void chebyshev(const PlanView &plan, T r, T *t)
 {
-  const double width = plan.cutoff - plan.min_distance;
-  const double slope = 2 / width;
-  const T xi = (r * 2.0 - (plan.min_distance + plan.cutoff)) / width;
+  const T xi = (r * 2.0 - (plan.min_distance + plan.cutoff)) * (1 / (plan.cutoff - plan.min_distance));
+  const T twice = xi + xi;
+  t[0] = xi * 0.0 + 1.0;
+  if (plan.n_chebyshev > 1) t[1] = xi;
+  for (int beta = 2; beta < plan.n_chebyshev; beta++) t[beta] = twice * t[beta - 1] - t[beta - 2];
+}
+
+// scaling (r - cutoff)^2 and its derivative
+template <class T> MTP_FUNCTION void cutoff_function(const PlanView &plan, T r, T *value, T *slope)
+{
   const T gap = r - plan.cutoff;
-  const T smooth = gap * gap * plan.scaling, dsmooth = gap * (2 * plan.scaling);
-  T t0 = xi * 0.0 + 1.0, t1 = xi;      // T_beta, T_(beta+1)
-  T d0 = xi * 0.0, d1 = xi * 0.0 + 1.0;    // their derivatives by xi
-  for (int beta = 0; beta < plan.n_chebyshev; beta++) {
-    phi[beta] = t0 * smooth;
-    dphi[beta] = d0 * slope * smooth + t0 * dsmooth;
-    const T t2 = xi * t1 * 2.0 - t0, d2 = t1 * 2.0 + xi * d1 * 2.0 - d0;
-    t0 = t1, t1 = t2, d0 = d1, d1 = d2;
-  }
+  *slope = gap * (2 * plan.scaling);
+  *value = gap * gap * plan.scaling;
 }
 
-// f[mu] and df[mu] for one pair of species; `coeffs` points to its block [mu][beta]
-template <class T> MTP_FUNCTION void radial_functions(const PlanView &plan, const double *coeffs, const T *phi, const T *dphi, T *f, T *df)
+MTP_FUNCTION long first_radial_coefficient(const PlanView &plan, int z_i, int z_j)
 {
-  for (int mu = 0; mu < plan.n_radial; mu++) {
-    T value = phi[0] * coeffs[0], slope = dphi[0] * coeffs[0];
+  return static_cast<long>(z_i * plan.n_species + z_j) * plan.n_radial * plan.n_chebyshev;
+}
+
+// f[mu] and df[mu] of one pair of species
+template <class T> MTP_FUNCTION void radial_functions(const PlanView &plan, int z_i, int z_j, T r, const T *t, T *f, T *df)
+{
+  T smooth, dsmooth;
+  cutoff_function(plan, r, &smooth, &dsmooth);
+  const double *c = plan.radial_series + first_radial_coefficient(plan, z_i, z_j), *d = plan.radial_slopes + first_radial_coefficient(plan, z_i, z_j);
+  for (int mu = 0; mu < plan.n_radial; mu++, c += plan.n_chebyshev, d += plan.n_chebyshev) {
+    T value = t[0] * c[0], slope = t[0] * d[0];
     for (int beta = 1; beta < plan.n_chebyshev; beta++) {
-      value += phi[beta] * coeffs[beta];
-      slope += dphi[beta] * coeffs[beta];
+      value += t[beta] * c[beta];
+      slope += t[beta] * d[beta];
     }
-    f[mu] = value;
-    df[mu] = slope;
-    coeffs += plan.n_chebyshev;
+    f[mu] = value * smooth;
+    df[mu] = slope * smooth + value * dsmooth;
   }
-}
-
-MTP_FUNCTION const double *pair_coeffs(const PlanView &plan, int z_i, int z_j)
-{
-  return plan.radial_coeffs + static_cast<long>(z_i * plan.n_species + z_j) * plan.n_radial * plan.n_chebyshev;
 }
 
 }    // namespace mtp

@@ -144,79 +144,86 @@ void PairMTP::use_current_model()
 {
   const auto current = live->current_model();
   if (current == model) return;
-  evaluator = std::make_unique<mtp::Evaluator>(current->plan);
+  sites = std::make_unique<mtp::Sites<mtp::Pack>>(current->plan.view());
   model = current;
 }
 
 void PairMTP::compute(int eflag, int vflag)
 {
   use_current_model();
-  evaluate_atoms(eflag, vflag);
+  evaluate_atoms(eflag, vflag, false);
 }
 
-void PairMTP::evaluate_atoms(int eflag, int vflag)
+void PairMTP::evaluate_atoms(int eflag, int vflag, bool all_scalars)
 {
+  constexpr int width = mtp::Sites<mtp::Pack>::width;
   ev_init(eflag, vflag);
-  for (int ii = 0; ii < list->inum; ii++) {
-    const int i = list->ilist[ii];
-    if (species_of_type[atom->type[i]] < 0) continue;
-    const mtp::Neighbourhood neighbourhood = gather(i);
-    try {
-      const double energy = evaluator->energy(neighbourhood, gradient.data());
-      visit(i, neighbourhood);
-      book(i, neighbourhood.n_neighbours, energy);
-    } catch (const mtp::Error &failure) {
-      error->one(FLERR, "Pair style {} at step {}, atom {}: {}", style, update->ntimestep, atom->tag_enable ? atom->tag[i] : i + 1, failure.what());
-    }
+  sort_by_species();
+  for (int species = 0; species < static_cast<int>(atoms_of_species.size()); species++) {
+    const auto &atoms = atoms_of_species[species];
+    const int n = static_cast<int>(atoms.size());
+    for (int first = 0; first < n; first += width) evaluate_group(species, &atoms[first], std::min(width, n - first), all_scalars);
   }
   if (vflag_fdotr) virial_fdotr_compute();
 }
 
-// The neighbours of i inside the cutoff. A distance that is NaN passes, for the core to refuse.
-mtp::Neighbourhood PairMTP::gather(int i)
+void PairMTP::sort_by_species()
+{
+  atoms_of_species.resize(model->potential.n_species);
+  for (auto &atoms : atoms_of_species) atoms.clear();
+  for (int ii = 0; ii < list->inum; ii++) {
+    const int i = list->ilist[ii], species = species_of_type[atom->type[i]];
+    if (species >= 0) atoms_of_species[species].push_back(i);
+  }
+}
+
+void PairMTP::evaluate_group(int species, const int *atoms, int n, bool all_scalars)
+{
+  const auto fail = [&](int i, const std::string &problem) {
+    error->one(FLERR, "Pair style {} at step {}, atom {}: {}", style, update->ntimestep, atom->tag_enable ? atom->tag[i] : i + 1, problem);
+  };
+  int most_neighbours = 0;
+  for (int lane = 0; lane < n; lane++) most_neighbours = std::max(most_neighbours, list->numneigh[atoms[lane]]);
+  sites->begin(species, most_neighbours);
+  for (int lane = 0; lane < n; lane++) offer_neighbours(lane, atoms[lane]);
+  try {
+    sites->evaluate(all_scalars);
+    visit(species, atoms, n);
+  } catch (const mtp::SiteError &failure) {
+    fail(atoms[failure.lane], failure.what());
+  }
+  for (int lane = 0; lane < n; lane++) book(lane, atoms[lane]);
+}
+
+void PairMTP::offer_neighbours(int lane, int i)
 {
   const double *const *x = atom->x;
-  const int *const type = atom->type;
-  const double cutoff_squared = model->potential.cutoff * model->potential.cutoff;
-  const int n_listed = list->numneigh[i];
-  const int *const listed = list->firstneigh[i];
-  if (static_cast<int>(neighbours.size()) < n_listed) {
-    neighbours.resize(n_listed);
-    neighbour_species.resize(n_listed);
-    vectors.resize(3 * static_cast<std::size_t>(n_listed));
-    gradient.resize(vectors.size());
-  }
-  int n = 0;
-  for (int jj = 0; jj < n_listed; jj++) {
+  const int *const type = atom->type, *const listed = list->firstneigh[i];
+  const double x_i = x[i][0], y_i = x[i][1], z_i = x[i][2];
+  for (int jj = 0; jj < list->numneigh[i]; jj++) {
     const int j = listed[jj] & NEIGHMASK;
     const int species = species_of_type[type[j]];
-    if (species < 0) continue;
-    const double r[3] = {x[j][0] - x[i][0], x[j][1] - x[i][1], x[j][2] - x[i][2]};
-    if (r[0] * r[0] + r[1] * r[1] + r[2] * r[2] >= cutoff_squared) continue;
-    neighbours[n] = j;
-    neighbour_species[n] = species;
-    std::copy(r, r + 3, &vectors[3 * static_cast<std::size_t>(n)]);
-    n++;
+    if (species >= 0) sites->offer(lane, species, j, x[j][0] - x_i, x[j][1] - y_i, x[j][2] - z_i);
   }
-  return {species_of_type[type[i]], n, neighbour_species.data(), vectors.data()};
 }
 
 // The one place where V_i and g_j = dV_i/dr_ij, r_ij = r_j - r_i, enter LAMMPS' sums.
-void PairMTP::book(int i, int n_neighbours, double energy)
+void PairMTP::book(int lane, int i)
 {
   double **f = atom->f;
-  if (eflag_global) eng_vdwl += energy_unit * energy;
-  if (eflag_atom) eatom[i] += energy_unit * energy;
-  for (int n = 0; n < n_neighbours; n++) {
-    const int j = neighbours[n];
-    const double *of_j = &gradient[3 * static_cast<std::size_t>(n)];
+  const double energy = energy_unit * sites->energy(lane);
+  if (eflag_global) eng_vdwl += energy;
+  if (eflag_atom) eatom[i] += energy;
+  double of_i[3] = {0, 0, 0};
+  sites->for_each_neighbour(lane, [&](int j, const double *r, const double *of_j) {
     const double g[3] = {energy_unit * of_j[0], energy_unit * of_j[1], energy_unit * of_j[2]};
     for (int a = 0; a < 3; a++) {
-      f[i][a] += g[a];
+      of_i[a] += g[a];
       f[j][a] -= g[a];
     }
-    if (vflag_either) book_virial(i, j, &vectors[3 * static_cast<std::size_t>(n)], g);
-  }
+    if (vflag_either) book_virial(i, j, r, g);
+  });
+  for (int a = 0; a < 3; a++) f[i][a] += of_i[a];
 }
 
 // W_ab = -r_ij,a g_b. The per-atom virial takes its symmetric part, half on i and half on j, as LAMMPS' many-body styles do. The centroid virial
@@ -244,5 +251,7 @@ void PairMTP::book_virial(int i, int j, const double *r, const double *g)
 
 double PairMTP::memory_usage()
 {
-  return Pair::memory_usage() + static_cast<double>(neighbours.capacity()) * (2 * sizeof(int) + 6 * sizeof(double));
+  double bytes = Pair::memory_usage() + (sites ? static_cast<double>(sites->bytes()) : 0.0);
+  for (const auto &atoms : atoms_of_species) bytes += static_cast<double>(atoms.capacity() * sizeof(int));
+  return bytes;
 }

@@ -11,7 +11,7 @@
 #define LMP_PAIR_MTP_H
 
 #include "../capi/live.hpp"
-#include "../core/evaluator.hpp"
+#include "../core/sites.hpp"
 
 #include "pair.h"
 
@@ -36,29 +36,31 @@ class PairMTP : public Pair {
  protected:
   const std::string style;
   std::shared_ptr<mtp::LiveStyle> live;
-  std::shared_ptr<const mtp::Model> model;      // what this step computes with
-  std::unique_ptr<mtp::Evaluator> evaluator;    // reads the plan in `model`
-  std::vector<int> species_of_type;             // [ntypes + 1]; -1: not this style's
+  std::shared_ptr<const mtp::Model> model;           // what this step computes with
+  std::unique_ptr<mtp::Sites<mtp::Pack>> sites;      // reads the plan in `model`
+  std::vector<int> species_of_type;                  // [ntypes + 1]; -1: not this style's
+  std::vector<std::vector<int>> atoms_of_species;    // those of the neighbour list
 
   // Takes what the live style holds now: between two runs a driver may have exchanged it.
-  void use_current_model();
-  void evaluate_atoms(int eflag, int vflag);
+  virtual void use_current_model();
+  void evaluate_atoms(int eflag, int vflag, bool all_scalars);
 
-  // For styles that need more than energy and forces. require: error->all where the potential lacks something. visit: after each evaluation.
+  // For styles that need more than energy and forces. require: error->all where the potential lacks something. visit: after the evaluation of a
+  // group of n atoms of one species, one a lane.
   virtual void require(const mtp::Potential &, const std::string &) {}
-  virtual void visit(int, const mtp::Neighbourhood &) {}
+  virtual void visit(int /*species*/, const int * /*atoms*/, int /*n*/) {}
 
  private:
   std::string legacy_file;
   double energy_unit = 1;    // LAMMPS' energy unit in 1/eV
-  std::vector<int> neighbours, neighbour_species;
-  std::vector<double> vectors, gradient;
 
   void allocate();
   std::shared_ptr<const mtp::Model> read(const std::string &name);
   int species_of(const std::string &name, const mtp::Potential &potential);
-  mtp::Neighbourhood gather(int i);
-  void book(int i, int n_neighbours, double energy);
+  void sort_by_species();
+  void evaluate_group(int species, const int *atoms, int n, bool all_scalars);
+  void offer_neighbours(int lane, int i);
+  void book(int lane, int i);
   void book_virial(int i, int j, const double *r, const double *g);
 };
 

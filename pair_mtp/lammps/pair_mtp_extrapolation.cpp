@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "pair_mtp_extrapolation.h"
 
-#include "../core/error.hpp"
-
 #include "atom.h"
 #include "comm.h"
 #include "domain.h"
@@ -35,34 +33,46 @@ void PairMTPExtrapolation::require(const mtp::Potential &potential, const std::s
     error->all(FLERR, "Pair style {}: {} holds no active set, from which grades are computed; `mtp select` builds one", style, name);
 }
 
+void PairMTPExtrapolation::use_current_model()
+{
+  const auto before = model;
+  PairMTP::use_current_model();
+  if (model == before) return;
+  grader = std::make_unique<mtp::Grader>(*model->potential.active_set, model->plan.view());
+  rows.require(static_cast<std::size_t>(sites->n_active()) * mtp::pack_width);
+}
+
 void PairMTPExtrapolation::compute(int eflag, int vflag)
 {
   use_current_model();
   grading = gamma_flag != 0;
   if (grading) begin_grades();
-  evaluate_atoms(eflag, vflag);
+  evaluate_atoms(eflag, vflag, grading);
   if (grading) end_grades();
 }
 
 void PairMTPExtrapolation::begin_grades()
 {
   gamma.assign(std::max(atom->nmax, 1), 0.0);
-  row.resize(model->potential.n_parameters());
-  sum.assign(row.size(), 0.0);
+  sum.assign(model->potential.n_parameters(), 0.0);
   n_graded = 0;
 }
 
-void PairMTPExtrapolation::visit(int i, const mtp::Neighbourhood &neighbourhood)
+void PairMTPExtrapolation::visit(int species, const int *atoms, int n)
 {
   if (!grading) return;
-  const mtp::ActiveSet &active_set = *model->potential.active_set;
-  evaluator->parameter_gradient(neighbourhood, row.data());
-  n_graded++;
-  if (active_set.mode == mtp::ActiveSetMode::neighbourhood) {
-    gamma[i] = active_set.grade(row.data());
-    if (!std::isfinite(gamma[i])) throw mtp::Error(mtp::Error::Kind::numerical, "the extrapolation grade is not finite");
+  sites->parameter_gradient(rows.get());
+  n_graded += n;
+  if (model->potential.active_set->mode == mtp::ActiveSetMode::neighbourhood) {
+    double grades[mtp::pack_width];
+    grader->grade(species, rows.get(), grades);
+    for (int lane = 0; lane < n; lane++) {
+      if (!std::isfinite(grades[lane])) throw mtp::SiteError(lane, "the extrapolation grade is not finite");
+      gamma[atoms[lane]] = grades[lane];
+    }
   } else {
-    for (std::size_t k = 0; k < row.size(); k++) sum[k] += row[k];
+    for (int k = 0; k < sites->n_active(); k++)
+      for (int lane = 0; lane < n; lane++) sum[sites->place_of_active(species, k)] += rows.get()[k * mtp::pack_width + lane];
   }
 }
 
@@ -80,10 +90,10 @@ double PairMTPExtrapolation::configuration_grade()
 {
   bigint n_atoms;
   MPI_Allreduce(&n_graded, &n_atoms, 1, MPI_LMP_BIGINT, MPI_SUM, world);
-  MPI_Allreduce(sum.data(), row.data(), static_cast<int>(row.size()), MPI_DOUBLE, MPI_SUM, world);
+  MPI_Allreduce(MPI_IN_PLACE, sum.data(), static_cast<int>(sum.size()), MPI_DOUBLE, MPI_SUM, world);
   if (n_atoms == 0) return 0;
-  for (double &derivative : row) derivative /= static_cast<double>(n_atoms);
-  const double grade = model->potential.active_set->grade(row.data());
+  for (double &derivative : sum) derivative /= static_cast<double>(n_atoms);
+  const double grade = model->potential.active_set->grade(sum.data());
   if (!std::isfinite(grade)) error->all(FLERR, "Pair style {}: the extrapolation grade of the configuration is not finite", style);
   return grade;
 }
@@ -166,5 +176,5 @@ void *PairMTPExtrapolation::extract_peratom(const char *name, int &ncol)
 
 double PairMTPExtrapolation::memory_usage()
 {
-  return PairMTP::memory_usage() + static_cast<double>(gamma.capacity() + row.capacity() + sum.capacity()) * sizeof(double);
+  return PairMTP::memory_usage() + static_cast<double>((gamma.capacity() + sum.capacity()) * sizeof(double) + rows.bytes());
 }

@@ -11,6 +11,8 @@
 
 #include "pair_mtp.h"
 
+#include "../core/grader.hpp"
+
 namespace LAMMPS_NS {
 
 class PairMTPExtrapolation : public PairMTP {
@@ -26,15 +28,17 @@ class PairMTPExtrapolation : public PairMTP {
 
  protected:
   void require(const mtp::Potential &potential, const std::string &name) override;
-  void visit(int i, const mtp::Neighbourhood &neighbourhood) override;
+  void use_current_model() override;
+  void visit(int species, const int *atoms, int n) override;
 
  private:
   int gamma_flag = 0;            // set to 1 by `fix pair` for the steps that want grades
   bool grading = false;          // whether the step under way computes them
   bool stopped_run = false;      // by this style, which then lets later runs start
   std::vector<double> gamma;     // [nmax]
-  std::vector<double> row;       // dV_i/dtheta of one atom
-  std::vector<double> sum;       // configuration mode: of the rows of this rank's atoms
+  std::unique_ptr<mtp::Grader> grader;
+  mtp::Scratch<double> rows;    // dV_i/dtheta of a group
+  std::vector<double> sum;      // configuration mode: of the rows of this rank's atoms
   bigint n_graded = 0;           // this rank's atoms so far
 
   void begin_grades();

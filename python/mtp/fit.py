@@ -131,19 +131,17 @@ def solve_linear(equations: NormalEquations) -> tuple[np.ndarray, float]:
     return solution, float(rest)
 
 
-def _solve(matrix: np.ndarray, vector: np.ndarray, ridge: float) -> np.ndarray:
-    """Solve the symmetric positive system in units in which its diagonal is one."""
-    scale = np.sqrt(np.diag(matrix))
-    scale = np.where(scale > 0, 1 / np.where(scale > 0, scale, 1), 0)
+def _solve(matrix: np.ndarray, right: np.ndarray, ridge: float) -> np.ndarray:
+    """Solve the symmetric positive system, in units in which its diagonal is one, for one or several right sides."""
+    diagonal = np.diag(matrix)
+    scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
     unit = matrix * scale[:, None] * scale
-    diagonal = np.diag_indices_from(unit)
-    unit[diagonal] = np.where(scale > 0, 1, 1) + ridge
     for _ in range(12):
+        np.fill_diagonal(unit, 1 + ridge)
         try:
-            return scale[:, None].T.ravel() * cho_solve(cho_factor(unit, check_finite=True), scale * vector)
+            return (scale * cho_solve(cho_factor(unit), (right.T * scale).T).T).T
         except LinAlgError:
-            ridge *= 10
-            unit[diagonal] = 1 + ridge
+            ridge = max(10 * ridge, RIDGE)
     raise Error("the linear equations of the fit are singular; use fewer parameters (level, radial basis) or more data")
 
 
@@ -155,7 +153,8 @@ def _minimise(potential: Potential, loss: Loss, settings: FitSettings, progress:
         """Least loss over the linear coefficients at these radial ones, and all parameters."""
         theta = np.concatenate([radial, np.zeros(facts.n_parameters - n_radial)])
         potential.parameters = theta
-        theta[n_radial:], value = solve_linear(loss.linear(potential))
+        linear, value = solve_linear(loss.linear(potential))
+        theta[n_radial:] = linear + loss.offset
         potential.parameters = theta
         return value, theta
 
@@ -168,9 +167,9 @@ def _minimise(potential: Potential, loss: Loss, settings: FitSettings, progress:
         system = loss.gauss_newton(potential)
         cc, cl = system.matrix[:n_radial, :n_radial], system.matrix[:n_radial, n_radial:]
         ll = system.matrix[n_radial:, n_radial:]
-        eliminated = np.column_stack([_solve(ll, column, RIDGE) for column in cl])
+        eliminated = _solve(ll, cl.T, RIDGE)
         reduced = cc - cl @ eliminated
-        gradient = system.vector[:n_radial] - cl @ _solve(ll, system.vector[n_radial:], RIDGE)
+        gradient = system.vector[:n_radial] - eliminated.T @ system.vector[n_radial:]
         while True:
             damped = reduced + damping * np.diag(np.diag(cc))
             change = _solve(damped, gradient, 0.0)

@@ -88,8 +88,10 @@ def target(potential: Potential, atoms: Atoms, weights: Weights) -> Target:
 class Loss:
     """The loss of a set of configurations as a function of a potential's parameters.
 
-    Work is spread over `threads` threads (default: all cores that the process may use); sums are formed in a fixed
-    order and do not depend on their number.
+    Total energies are large against what is fitted, and their squares lose digits: reference energies are taken from
+    `offset` on, linear coefficients (n_species + n_scalar,) of which those of the species, the energies per atom that
+    explain most of the data (eV), are not zero. Work is spread over `threads` threads (default: all cores that the process may use); sums
+    are formed in a fixed order and do not depend on their number.
     """
 
     def __init__(
@@ -101,10 +103,16 @@ class Loss:
     ) -> None:
         self.threads = threads or len(os.sched_getaffinity(0))
         self.targets = [target(potential, atoms, weights) for atoms in configurations]
+        counts = np.array([np.bincount(t.near.species, minlength=potential.facts.n_species) for t in self.targets])
+        energies = np.array([t.values[0] for t in self.targets])
+        species_energies = np.linalg.lstsq(counts.astype(float), energies, rcond=None)[0]
+        self.offset = np.concatenate([species_energies, np.zeros(potential.facts.n_scalar)])
+        for t, energy in zip(self.targets, counts @ species_energies, strict=True):
+            t.values[0] -= energy
         self.n_data = int(sum(np.count_nonzero(t.sqrt_weights) for t in self.targets))
 
     def linear(self, potential: Potential) -> NormalEquations:
-        """Normal equations of the linear coefficients (species, moments) at the potential's radial ones."""
+        """Normal equations of the linear coefficients, less `offset`, at the potential's radial ones."""
         return self._sum(potential, linear_only=True)
 
     def gauss_newton(self, potential: Potential) -> NormalEquations:
@@ -115,7 +123,7 @@ class Loss:
         blocks = [self.targets[i : i + BLOCK] for i in range(0, len(self.targets), BLOCK)]
 
         def work(block: list[Target]) -> NormalEquations:
-            return _normal_equations(potential, block, linear_only)
+            return self._of_block(potential, block, linear_only)
 
         total: NormalEquations | None = None
         for part in _ordered(work, blocks, self.threads):
@@ -128,21 +136,20 @@ class Loss:
         total.square /= len(self.targets)
         return total
 
-
-def _normal_equations(potential: Potential, block: list[Target], linear_only: bool) -> NormalEquations:
-    linear = potential.parameters[-(potential.facts.n_species + potential.facts.n_scalar) :]
-    jacobians, values = [], []
-    for item in block:
-        part = potential.jacobian(item.atoms, item.near, linear_only)
-        jacobian = np.concatenate([part.energy[None], part.forces, part.virial])
-        y = item.values
-        if not linear_only:
-            y = y - jacobian[:, -len(linear) :] @ linear  # the model is linear in these: their columns give its values
-        jacobian *= item.sqrt_weights[:, None]
-        jacobians.append(jacobian)
-        values.append(y * item.sqrt_weights)
-    weighted, y = np.concatenate(jacobians), np.concatenate(values)
-    return NormalEquations(weighted.T @ weighted, weighted.T @ y, float(y @ y))
+    def _of_block(self, potential: Potential, block: list[Target], linear_only: bool) -> NormalEquations:
+        linear = potential.parameters[-len(self.offset) :] - self.offset
+        jacobians, values = [], []
+        for item in block:
+            part = potential.jacobian(item.atoms, item.near, linear_only)
+            jacobian = np.concatenate([part.energy[None], part.forces, part.virial])
+            y = item.values
+            if not linear_only:  # the model is linear in these: their columns give its values
+                y = y - jacobian[:, -len(linear) :] @ linear
+            jacobian *= item.sqrt_weights[:, None]
+            jacobians.append(jacobian)
+            values.append(y * item.sqrt_weights)
+        weighted, y = np.concatenate(jacobians), np.concatenate(values)
+        return NormalEquations(weighted.T @ weighted, weighted.T @ y, float(y @ y))
 
 
 def _ordered(work, blocks: list, threads: int) -> Iterator[NormalEquations]:

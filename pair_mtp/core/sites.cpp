@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "sites.hpp"
+
+#include "adjoint.hpp"
+#include "contraction.hpp"
+#include "moments.hpp"
+#include "radial.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace mtp {
+namespace {
+
+constexpr double same_place = 1e-6;    // Angstrom: closer, the direction from one atom to the other is rounding error
+
+}    // namespace
+
+// The sweeps over all neighbours of a group; one host function for each lane type, compiled for several instruction sets.
+struct Sweeps {
+  template <class T> static MTP_FUNCTION void forward_and_back(Sites<T> &s, bool all_scalars)
+  {
+    const PlanView &plan = s.plan;
+    const int n_radial = plan.n_radial;
+    for (int k = 0; k < plan.n_summed; k++) s.moments[k] = T{};
+    for (int z = 0; z < plan.n_species; z++)
+      for (int n = 0; n < s.n_slots[z]; n += block) {
+        const std::size_t slot = static_cast<std::size_t>(z) * s.capacity + n;
+        T u[block][3];
+        for (int b = 0; b < block; b++) {
+          const T x = reinterpret_cast<const T *>(s.xs)[slot + b], y = reinterpret_cast<const T *>(s.ys)[slot + b], w = reinterpret_cast<const T *>(s.zs)[slot + b];
+          const T r = square_root(x * x + y * y + w * w);
+          const T inverse = 1.0 / r;
+          u[b][0] = x * inverse, u[b][1] = y * inverse, u[b][2] = w * inverse;
+          for (int i = 0; i < 3; i++) s.unit[3 * (slot + b) + i] = u[b][i];
+          s.inverse[slot + b] = inverse;
+          s.distance[slot + b] = r;
+          chebyshev(plan, r, s.polynomials);
+          radial_functions(plan, s.species, z, r, s.polynomials, s.f + (slot + b) * n_radial, s.df + (slot + b) * n_radial);
+        }
+        monomials(plan, u, s.mono);
+        add_to_moments(plan, n_radial, s.f + slot * n_radial, s.mono, s.moments);
+      }
+
+    T energy = energy_and_adjoint(plan, s.moments, s.adjoint) + plan.species_coeffs[s.species];
+    std::memcpy(s.energies, &energy, sizeof energy);
+    if (all_scalars) contract(plan, plan.targets, plan.n_targets, s.moments);
+
+    for (int z = 0; z < plan.n_species; z++)
+      for (int n = 0; n < s.n_slots[z]; n += block) {
+        const std::size_t slot = static_cast<std::size_t>(z) * s.capacity + n;
+        const T(*u)[3] = reinterpret_cast<const T(*)[3]>(s.unit + 3 * slot);
+        monomials(plan, u, s.mono);
+        pull_back(plan, n_radial, u, s.inverse + slot, s.f + slot * n_radial, s.df + slot * n_radial, s.mono, s.adjoint, s.bar, s.angular + slot * n_radial,
+                  reinterpret_cast<T(*)[3]>(s.gradients + 3 * slot));
+      }
+  }
+
+  // rows[n_active]: see Sites::parameter_gradient
+  template <class T> static MTP_FUNCTION void by_parameters(Sites<T> &s, T *rows)
+  {
+    const PlanView &plan = s.plan;
+    T *out = rows;
+    for (int z = 0; z < plan.n_species; z++, out += plan.n_radial * plan.n_chebyshev) {
+      for (int k = 0; k < plan.n_radial * plan.n_chebyshev; k++) out[k] = T{};
+      for (int n = 0; n < s.n_slots[z]; n++) {
+        const std::size_t slot = static_cast<std::size_t>(z) * s.capacity + n;
+        T smooth, dsmooth;
+        cutoff_function(plan, s.distance[slot], &smooth, &dsmooth);
+        chebyshev(plan, s.distance[slot], s.polynomials);
+        for (int mu = 0; mu < plan.n_radial; mu++) {
+          const T weight = s.angular[slot * plan.n_radial + mu] * smooth;
+          for (int beta = 0; beta < plan.n_chebyshev; beta++) out[mu * plan.n_chebyshev + beta] += weight * s.polynomials[beta];
+        }
+      }
+    }
+    *out++ = T{} + 1.0;
+    for (int alpha = 0; alpha < plan.n_scalar; alpha++) *out++ = s.moments[plan.scalars[alpha]];
+  }
+
+  MTP_CLONES static void run(Sites<Pack> &s, bool all_scalars) { forward_and_back(s, all_scalars); }
+  MTP_CLONES static void run(Sites<double> &s, bool all_scalars) { forward_and_back(s, all_scalars); }
+  MTP_CLONES static void differentiate(Sites<Pack> &s, double *rows) { by_parameters(s, reinterpret_cast<Pack *>(rows)); }
+  MTP_CLONES static void differentiate(Sites<double> &s, double *rows) { by_parameters(s, rows); }
+};
+
+template <class T>
+Sites<T>::Sites(const PlanView &view) :
+    plan(view), cutoff_squared(view.cutoff * view.cutoff), count(static_cast<std::size_t>(view.n_species) * width), n_slots(view.n_species)
+{
+  reserve(64);
+}
+
+template <class T> void Sites<T>::reserve(int most_neighbours)
+{
+  if (capacity >= static_cast<std::size_t>(most_neighbours) + block) return;
+  capacity = (static_cast<std::size_t>(most_neighbours) * 5 / 4 + 2 * block) / block * block;
+  const std::size_t n = capacity * plan.n_species;
+  coordinates.require(3 * n * width);
+  index_store.require(n * width);
+  xs = coordinates.get();
+  ys = xs + n * width;
+  zs = ys + n * width;
+  indices = index_store.get();
+
+  const std::size_t per_slot = 3 + 1 + 1 + 3 * static_cast<std::size_t>(plan.n_radial) + 3;
+  scratch.require((n * per_slot + 2 * static_cast<std::size_t>(plan.n_moments) + 2 * block * static_cast<std::size_t>(plan.n_monomials) + plan.n_chebyshev) * width);
+  T *next = reinterpret_cast<T *>(scratch.get());
+  const auto take = [&](std::size_t size) {
+    T *const start = next;
+    next += size;
+    return start;
+  };
+  unit = take(3 * n);
+  inverse = take(n);
+  distance = take(n);
+  f = take(n * plan.n_radial);
+  df = take(n * plan.n_radial);
+  angular = take(n * plan.n_radial);
+  gradients = take(3 * n);
+  moments = take(plan.n_moments);
+  adjoint = take(plan.n_moments);
+  mono = take(static_cast<std::size_t>(block) * plan.n_monomials);
+  bar = take(static_cast<std::size_t>(block) * plan.n_monomials);
+  polynomials = take(plan.n_chebyshev);
+}
+
+template <class T> void Sites<T>::begin(int z, int most_neighbours)
+{
+  reserve(most_neighbours);
+  species = z;
+  std::fill(count.begin(), count.end(), 0);
+  least_squared = std::numeric_limits<double>::infinity();
+}
+
+template <class T> void Sites<T>::pad()
+{
+  for (int z = 0; z < plan.n_species; z++) {
+    const int *const of_lane = &count[z * width];
+    const int longest = *std::max_element(of_lane, of_lane + width);
+    n_slots[z] = (longest + block - 1) / block * block;
+    for (int lane = 0; lane < width; lane++)
+      for (int n = of_lane[lane]; n < n_slots[z]; n++) {
+        const std::size_t at = (static_cast<std::size_t>(z) * capacity + n) * width + lane;
+        xs[at] = plan.cutoff, ys[at] = 0, zs[at] = 0;
+      }
+  }
+}
+
+template <class T> void Sites<T>::evaluate(bool all_scalars)
+{
+  pad();
+  if (least_squared <= same_place * same_place) explain();
+  Sweeps::run(*this, all_scalars);
+  double sum = 0;
+  for (double energy : energies) sum += energy;
+  if (!std::isfinite(sum)) explain();
+}
+
+// Finds the lane that cannot be evaluated and says why.
+template <class T> void Sites<T>::explain() const
+{
+  for (int lane = 0; lane < width; lane++)
+    for_each_neighbour(lane, [&](int, const double *r, const double *) {
+      const double squared = r[0] * r[0] + r[1] * r[1] + r[2] * r[2];
+      if (!(squared > same_place * same_place)) throw SiteError(lane, "two atoms are at the same place, or a position is NaN");
+    });
+  for (int lane = 0; lane < width; lane++)
+    if (!std::isfinite(energies[lane])) throw SiteError(lane, "the site energy is not finite: atoms are far closer than in any training data, or coefficients are damaged");
+}
+
+template <class T> void Sites<T>::parameter_gradient(double *rows)
+{
+  Sweeps::differentiate(*this, rows);
+}
+
+template <class T> std::size_t Sites<T>::bytes() const
+{
+  return coordinates.bytes() + scratch.bytes() + index_store.bytes();
+}
+
+template class Sites<double>;
+template class Sites<Pack>;
+
+}    // namespace mtp

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Evaluates as many atoms of one species at once as the lane type T has lanes: site energies, their gradients by the neighbours' positions and, where
+// asked, by the parameters. Owns the scratch of one thread; the plan that it reads is shared and must outlive it.
+//
+// Neighbours are sorted by species into slots, so that all lanes of a slot have the same radial functions; lanes with fewer neighbours are padded with
+// weightless ones at the cutoff.
+#pragma once
+
+#include "error.hpp"
+#include "plan.hpp"
+#include "simd.hpp"
+
+#include <vector>
+
+namespace mtp {
+
+// What went wrong with the atom in a lane.
+struct SiteError : Error {
+  int lane;
+  SiteError(int l, const std::string &what) : Error(Kind::numerical, what), lane(l) {}
+};
+
+template <class T> class Sites {
+ public:
+  static constexpr int width = lanes<T>;
+
+  explicit Sites(const PlanView &view);
+
+  // A new group of atoms of this species with at most `most_neighbours` offered to each.
+  void begin(int species, int most_neighbours);
+
+  // Offers a neighbour at r_ij = r_j - r_i to the atom in a lane; it counts where it is closer than the cutoff. `index` is the caller's name of j.
+  void offer(int lane, int species, int index, double x, double y, double z)
+  {
+    const double squared = x * x + y * y + z * z;
+    int &n = count[species * width + lane];
+    const std::size_t at = (static_cast<std::size_t>(species) * capacity + n) * width + lane;
+    xs[at] = x, ys[at] = y, zs[at] = z;
+    indices[at] = index;
+    least_squared = squared < least_squared ? squared : least_squared;
+    n += !(squared >= cutoff_squared);    // NaN counts, to be found by evaluate()
+  }
+
+  // all_scalars: also the basis functions one by one, for parameter_gradient. Throws SiteError for coinciding atoms and for what is not finite.
+  void evaluate(bool all_scalars);
+
+  double energy(int lane) const { return energies[lane]; }
+
+  // Calls action(index, r, g) for every neighbour of the atom in a lane: r_ij[3] and dV_i/dr_ij[3].
+  template <class Action> void for_each_neighbour(int lane, const Action &action) const
+  {
+    for (int z = 0; z < plan.n_species; z++)
+      for (int n = 0; n < count[z * width + lane]; n++) {
+        const std::size_t slot = static_cast<std::size_t>(z) * capacity + n, at = slot * width + lane;
+        const double r[3] = {xs[at], ys[at], zs[at]};
+        const double g[3] = {gradient_of(slot, 0, lane), gradient_of(slot, 1, lane), gradient_of(slot, 2, lane)};
+        action(indices[at], r, g);
+      }
+  }
+
+  // After evaluate(true): dV_i/dtheta of the parameters that an atom of this species has, [n_active][lane]: radial coefficients of its pairs
+  // [z_j][mu][beta], its species coefficient, the moment coefficients.
+  void parameter_gradient(double *rows);
+  int n_active() const { return n_radial_active() + 1 + plan.n_scalar; }
+  int n_radial_active() const { return plan.n_species * plan.n_radial * plan.n_chebyshev; }
+  // The place of active parameter k of a species among all parameters.
+  int place_of_active(int species, int k) const
+  {
+    if (k < n_radial_active()) return species * n_radial_active() + k;
+    return k == n_radial_active() ? plan.n_parameters - plan.n_scalar - plan.n_species + species : plan.n_parameters - plan.n_scalar + k - n_radial_active() - 1;
+  }
+
+  std::size_t bytes() const;
+
+ protected:
+  PlanView plan;
+  int species = 0;
+  std::size_t capacity = 0;
+  double cutoff_squared, least_squared = 0;
+  std::vector<int> count;      // [z][lane]
+  std::vector<int> n_slots;    // [z], the longest lane's, a multiple of `block`
+  Scratch<double> coordinates, scratch;
+  Scratch<int> index_store;
+  double *xs = nullptr, *ys = nullptr, *zs = nullptr;
+  int *indices = nullptr;
+  double energies[width];
+
+  // [slot] unit vectors, 1/r, distance, radial functions and slopes, angular parts, gradients; then [moment], [monomial][block]
+  T *unit, *inverse, *distance, *f, *df, *angular, *gradients, *moments, *adjoint, *mono, *bar, *polynomials;
+
+  double gradient_of(std::size_t slot, int axis, int lane) const { return reinterpret_cast<const double *>(gradients + 3 * slot + axis)[lane]; }
+  void reserve(int most_neighbours);
+  void pad();
+  void sweep(bool all_scalars);
+  void explain() const;
+
+  friend struct Sweeps;
+};
+
+}    // namespace mtp
