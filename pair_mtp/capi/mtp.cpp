@@ -207,7 +207,7 @@ mtp_status mtp_evaluate(const mtp_potential *potential, const mtp_neighbourhoods
   return plainly([&] {
     const PlanView plan = potential->compiled().view();
     check(*potential, *atoms);
-    Sites<Pack> sites(plan);
+    Sites<Lane8> sites(plan);
     std::fill(forces, forces + 3 * atoms->n_atoms, 0.0);
     std::fill(virial, virial + 9, 0.0);
     for_each_atom(sites, *atoms, plan.n_species, false, [&](int, const std::vector<int64_t> &group) {
@@ -233,7 +233,7 @@ mtp_status mtp_parameter_gradient(const mtp_potential *potential, const mtp_neig
   return plainly([&] {
     const PlanView plan = potential->compiled().view();
     check(*potential, *atoms);
-    Sites<Pack> sites(plan);
+    Sites<Lane8> sites(plan);
     const int64_t n = plan.n_parameters;
     const int n_active = sites.n_active();
     Scratch<double> active;
@@ -295,7 +295,7 @@ mtp_status mtp_grade(const mtp_potential *potential, const mtp_neighbourhoods *a
     if (!set) throw Error(Error::Kind::argument, "the potential has no active set to grade with; `mtp select` builds one");
     const PlanView plan = potential->compiled().view();
     check(*potential, *atoms);
-    Sites<Pack> sites(plan);
+    Sites<Lane8> sites(plan);
     const Grader grader(*set, plan);
     const int n_active = sites.n_active();
     Scratch<double> rows;

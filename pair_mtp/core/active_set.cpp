@@ -2,7 +2,6 @@
 #include "active_set.hpp"
 
 #include "error.hpp"
-#include "function.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -13,7 +12,7 @@ namespace mtp {
 namespace {
 
 // y = M x for a row-major n x n matrix.
-MTP_CLONES void multiply(int n, const double *matrix, const double *x, double *y)
+void multiply(int n, const double *matrix, const double *x, double *y)
 {
   for (int row = 0; row < n; row++) {
     double partial[8] = {};

@@ -4,31 +4,33 @@
 #include "function.hpp"
 #include "simd.hpp"
 
-#include <cstring>
+#include <algorithm>
 
 namespace mtp {
 namespace {
 
 constexpr int height = 8;
 
-MTP_CLONES void largest_elements(int n_active, int width, const double *inverse, const Pack *row, Pack *largest)
-{
-  Pack most = {}, poison = {};
-  for (int first = 0; first < width; first += height) {
-    Pack sum[height] = {};
-    for (int k = 0; k < n_active; k++) {
-      const Pack b = row[k];
-      const double *factor = inverse + static_cast<long>(k) * width + first;
-      for (int i = 0; i < height; i++) sum[i] += b * factor[i];
+struct LargestElements {
+  template <class T> static MTP_FUNCTION void run(int n_active, int width, const double *inverse, const double *rows, double *largest)
+  {
+    const T *const row = reinterpret_cast<const T *>(rows);
+    T most = {}, poison = {};
+    for (int first = 0; first < width; first += height) {
+      T sum[height] = {};
+      for (int k = 0; k < n_active; k++) {
+        const T b = row[k];
+        const double *factor = inverse + static_cast<long>(k) * width + first;
+        for (int i = 0; i < height; i++) sum[i] += b * factor[i];
+      }
+      for (int i = 0; i < height; i++) {
+        most = larger_size(sum[i], most);
+        poison += sum[i] * 0.0;    // NaN, where it is not finite, is kept
+      }
     }
-    for (int i = 0; i < height; i++) {
-      const Pack size = sum[i] < 0.0 ? -sum[i] : sum[i];
-      most = size > most ? size : most;
-      poison += sum[i] * 0.0;    // NaN, where it is not finite, is kept
-    }
+    *reinterpret_cast<T *>(largest) = most + poison;
   }
-  *largest = most + poison;
-}
+};
 
 }    // namespace
 
@@ -46,9 +48,9 @@ Grader::Grader(const ActiveSet &set, const PlanView &plan)
 
 void Grader::grade(int species, const double *rows, double *grades) const
 {
-  Pack largest;
-  largest_elements(n_active, width, &inverses[static_cast<std::size_t>(species) * n_active * width], reinterpret_cast<const Pack *>(rows), &largest);
-  std::memcpy(grades, &largest, sizeof largest);
+  alignas(64) double largest[pack_width];
+  on_best_vectors<LargestElements>(n_active, width, &inverses[static_cast<std::size_t>(species) * n_active * width], rows, &largest[0]);
+  std::copy(largest, largest + pack_width, grades);
 }
 
 }    // namespace mtp

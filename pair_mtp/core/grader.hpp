@@ -14,7 +14,7 @@ class Grader {
  public:
   Grader(const ActiveSet &set, const PlanView &plan);
 
-  // rows: as Sites<Pack>::parameter_gradient gives them, [n_active][pack_width]; grades: [pack_width], NaN where a row is not finite.
+  // rows: as Sites<Lane8>::parameter_gradient gives them, [n_active][pack_width]; grades: [pack_width], NaN where a row is not finite.
   void grade(int species, const double *rows, double *grades) const;
 
  private:

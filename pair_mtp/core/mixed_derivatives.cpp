@@ -13,47 +13,50 @@ namespace mtp {
 namespace {
 
 // c[rows][width] = a[depth][rows]^T b[depth][width] for a width that is a multiple of pack_width
-MTP_CLONES void multiply_transposed(int rows, int depth, int width, const double *a, const double *b, double *c)
-{
-  constexpr int height = 6;
-  for (int column = 0; column < width; column += pack_width)
-    for (int row = 0; row < rows; row += height) {
-      Pack sum[height] = {};
-      const int n = std::min(height, rows - row);
-      if (n == height) {
-        for (int k = 0; k < depth; k++) {
-          const Pack line = *reinterpret_cast<const Pack *>(b + static_cast<long>(k) * width + column);
-          const double *factor = a + static_cast<long>(k) * rows + row;
-          for (int i = 0; i < height; i++) sum[i] += line * factor[i];
-        }
-      } else {
-        for (int k = 0; k < depth; k++) {
-          const Pack line = *reinterpret_cast<const Pack *>(b + static_cast<long>(k) * width + column);
-          const double *factor = a + static_cast<long>(k) * rows + row;
-          for (int i = 0; i < n; i++) sum[i] += line * factor[i];
-        }
+struct MultiplyTransposed {
+  template <class T> static MTP_FUNCTION void run(int rows, int depth, int width, const double *a, const double *b, double *c)
+  {
+    constexpr int height = 6;
+    for (int column = 0; column < width; column += pack_width)
+      for (int row = 0; row < rows; row += height) {
+        T sum[height] = {};
+        const int n = std::min(height, rows - row);
+        const double *line = b + column, *factor = a + row;
+        if (n == height)
+          for (int k = 0; k < depth; k++, line += width, factor += rows)
+            for (int i = 0; i < height; i++) sum[i] += *reinterpret_cast<const T *>(line) * factor[i];
+        else
+          for (int k = 0; k < depth; k++, line += width, factor += rows)
+            for (int i = 0; i < n; i++) sum[i] += *reinterpret_cast<const T *>(line) * factor[i];
+        for (int i = 0; i < n; i++) *reinterpret_cast<T *>(c + static_cast<long>(row + i) * width + column) = sum[i];
       }
-      for (int i = 0; i < n; i++) *reinterpret_cast<Pack *>(c + static_cast<long>(row + i) * width + column) = sum[i];
-    }
-}
+  }
+};
 
-MTP_CLONES void adjoint_of_scalars(const PlanView &plan, const double *m, Pack *adjoint)
-{
-  contract_adjoint<Pack, double>(plan, plan.targets, plan.n_targets, m, adjoint);
-  expand_adjoint(plan, adjoint);
-}
+// D_k of eight scalars at once, each with its own adjoint on entry
+struct AdjointOfScalars {
+  template <class T> static MTP_FUNCTION void run(const PlanView *plan, const double *m, double *adjoint)
+  {
+    contract_adjoint<T, double>(*plan, plan->targets, plan->n_targets, m, reinterpret_cast<T *>(adjoint));
+    expand_adjoint(*plan, reinterpret_cast<T *>(adjoint));
+  }
+};
 
-MTP_CLONES void tangents(const PlanView &plan, const double *m, const double *adjoint, Pack *dm, Pack *dadjoint)
-{
-  contract_tangent<Pack, double>(plan, m, adjoint, dm, dadjoint);
-}
+// Change of all D_k along eight directions of the summed moments at once
+struct Tangents {
+  template <class T> static MTP_FUNCTION void run(const PlanView *plan, const double *m, const double *adjoint, double *dm, double *dadjoint)
+  {
+    contract_tangent<T, double>(*plan, m, adjoint, reinterpret_cast<T *>(dm), reinterpret_cast<T *>(dadjoint));
+  }
+};
 
-Pack *zero_packs(Scratch<double> &buffer, int n)
+// n times eight zeros
+double *zero_packs(Scratch<double> &buffer, int n)
 {
   const std::size_t size = static_cast<std::size_t>(n) * pack_width;
   buffer.require(size);
   std::fill(buffer.get(), buffer.get() + size, 0.0);
-  return reinterpret_cast<Pack *>(buffer.get());
+  return buffer.get();
 }
 
 // Calls action(k, mu, p, degree) for every summed moment: monomial p, radial function mu.
@@ -122,7 +125,7 @@ void MixedDerivatives::compute(bool linear_only, Scratch<double> &mixed)
   differentiate_adjoint_by_linear(n_radial_theta + 1, stride);
   differentiate_moments();
   padded.require(static_cast<std::size_t>(n_rows) * stride);
-  multiply_transposed(n_rows, plan.n_summed, stride, moment_gradient.get(), adjoint_by_parameter.get(), padded.get());
+  on_best_vectors<MultiplyTransposed>(n_rows, plan.n_summed, stride, moment_gradient.get(), adjoint_by_parameter.get(), padded.get());
   if (!linear_only) add_explicit_radial_part(stride);
 
   mixed.require(static_cast<std::size_t>(n_rows) * n_theta);
@@ -137,11 +140,11 @@ void MixedDerivatives::differentiate_adjoint_by_linear(int first_column, int str
 {
   for (int first = 0; first < plan.n_scalar; first += pack_width) {
     const int n = std::min(pack_width, plan.n_scalar - first);
-    Pack *dD = zero_packs(adjoint_tangent, plan.n_moments);
-    for (int lane = 0; lane < n; lane++) dD[plan.scalars[first + lane]][lane] += 1;
-    adjoint_of_scalars(plan, moments, dD);
+    double *dD = zero_packs(adjoint_tangent, plan.n_moments);
+    for (int lane = 0; lane < n; lane++) dD[plan.scalars[first + lane] * pack_width + lane] += 1;
+    on_best_vectors<AdjointOfScalars>(&plan, moments, dD);
     for (int k = 0; k < plan.n_summed; k++)
-      for (int lane = 0; lane < n; lane++) adjoint_by_parameter.get()[static_cast<std::size_t>(k) * stride + first_column + first + lane] = dD[k][lane];
+      for (int lane = 0; lane < n; lane++) adjoint_by_parameter.get()[static_cast<std::size_t>(k) * stride + first_column + first + lane] = dD[k * pack_width + lane];
   }
 }
 
@@ -149,26 +152,27 @@ void MixedDerivatives::differentiate_adjoint_by_linear(int first_column, int str
 void MixedDerivatives::differentiate_adjoint_by_radial(int stride)
 {
   std::vector<double> t(plan.n_chebyshev);
-  Pack *dm = zero_packs(tangent, plan.n_moments), *dD = zero_packs(adjoint_tangent, plan.n_moments);
+  double *dm = zero_packs(tangent, plan.n_moments), *dD = zero_packs(adjoint_tangent, plan.n_moments);
   for (int z = 0; z < plan.n_species; z++)
     for (int first = 0; first < plan.n_chebyshev; first += pack_width) {
       const int n_lanes = std::min(pack_width, plan.n_chebyshev - first);
-      Pack *moment_sums = zero_packs(sums, plan.n_monomials);    // the same for every mu
+      double *moment_sums = zero_packs(sums, plan.n_monomials);    // the same for every mu
       for (int n = 0; n < n_neighbours; n++) {
         if (neighbour_species[n] != z) continue;
         double smooth, dsmooth;
         cutoff_function(plan, distance[slots[n]], &smooth, &dsmooth);
         chebyshev(plan, distance[slots[n]], t.data());
-        Pack radial = {};
-        for (int lane = 0; lane < n_lanes; lane++) radial[lane] = t[first + lane] * smooth;
-        for (int p = 0; p < plan.n_monomials; p++) moment_sums[p] += radial * mono_of(n)[p];
+        for (int p = 0; p < plan.n_monomials; p++)
+          for (int lane = 0; lane < n_lanes; lane++) moment_sums[p * pack_width + lane] += t[first + lane] * smooth * mono_of(n)[p];
       }
       for (int mu = 0; mu < plan.n_radial; mu++) {
-        for_each_summed_moment(plan, [&](int k, int of, int p, int) { dm[k] = of == mu ? moment_sums[p] : Pack{}; });
-        tangents(plan, moments, adjoint, dm, dD);
+        for_each_summed_moment(plan, [&](int k, int of, int p, int) {
+          for (int lane = 0; lane < pack_width; lane++) dm[k * pack_width + lane] = of == mu ? moment_sums[p * pack_width + lane] : 0.0;
+        });
+        on_best_vectors<Tangents>(&plan, moments, adjoint, dm, dD);
         const int column = (z * plan.n_radial + mu) * plan.n_chebyshev + first;
         for (int k = 0; k < plan.n_summed; k++)
-          for (int lane = 0; lane < n_lanes; lane++) adjoint_by_parameter.get()[static_cast<std::size_t>(k) * stride + column + lane] = dD[k][lane];
+          for (int lane = 0; lane < n_lanes; lane++) adjoint_by_parameter.get()[static_cast<std::size_t>(k) * stride + column + lane] = dD[k * pack_width + lane];
       }
     }
 }

@@ -18,73 +18,93 @@ constexpr double same_place = 1e-6;    // Angstrom: closer, the direction from o
 
 }    // namespace
 
-// The sweeps over all neighbours of a group; one host function for each lane type, compiled for several instruction sets.
-struct Sweeps {
-  template <class T> static MTP_FUNCTION void forward_and_back(Sites<T> &s, bool all_scalars)
+// The sweeps over all neighbours of a group. Computed with lane type T, which reads the memory of the group's own lane type S.
+struct ForwardAndBack {
+  template <class T, class S> static MTP_FUNCTION void run(Sites<S> *group, bool all_scalars)
   {
+    Sites<S> &s = *group;
     const PlanView &plan = s.plan;
     const int n_radial = plan.n_radial;
-    for (int k = 0; k < plan.n_summed; k++) s.moments[k] = T{};
+    const T *const xs = reinterpret_cast<const T *>(s.xs), *const ys = reinterpret_cast<const T *>(s.ys), *const zs = reinterpret_cast<const T *>(s.zs);
+    T *const moments = reinterpret_cast<T *>(s.moments), *const adjoint = reinterpret_cast<T *>(s.adjoint);
+    T *const mono = reinterpret_cast<T *>(s.mono), *const bar = reinterpret_cast<T *>(s.bar), *const polynomials = reinterpret_cast<T *>(s.polynomials);
+    T *const f = reinterpret_cast<T *>(s.f), *const df = reinterpret_cast<T *>(s.df), *const angular = reinterpret_cast<T *>(s.angular);
+    T *const unit = reinterpret_cast<T *>(s.unit), *const inverse = reinterpret_cast<T *>(s.inverse), *const distance = reinterpret_cast<T *>(s.distance);
+    T *const gradients = reinterpret_cast<T *>(s.gradients);
+
+    for (int k = 0; k < plan.n_summed; k++) moments[k] = T{};
     for (int z = 0; z < plan.n_species; z++)
       for (int n = 0; n < s.n_slots[z]; n += block) {
         const std::size_t slot = static_cast<std::size_t>(z) * s.capacity + n;
         T u[block][3];
         for (int b = 0; b < block; b++) {
-          const T x = reinterpret_cast<const T *>(s.xs)[slot + b], y = reinterpret_cast<const T *>(s.ys)[slot + b], w = reinterpret_cast<const T *>(s.zs)[slot + b];
+          const T x = xs[slot + b], y = ys[slot + b], w = zs[slot + b];
           const T r = square_root(x * x + y * y + w * w);
-          const T inverse = 1.0 / r;
-          u[b][0] = x * inverse, u[b][1] = y * inverse, u[b][2] = w * inverse;
-          for (int i = 0; i < 3; i++) s.unit[3 * (slot + b) + i] = u[b][i];
-          s.inverse[slot + b] = inverse;
-          s.distance[slot + b] = r;
-          chebyshev(plan, r, s.polynomials);
-          radial_functions(plan, s.species, z, r, s.polynomials, s.f + (slot + b) * n_radial, s.df + (slot + b) * n_radial);
+          const T over_r = 1.0 / r;
+          u[b][0] = x * over_r, u[b][1] = y * over_r, u[b][2] = w * over_r;
+          for (int i = 0; i < 3; i++) unit[3 * (slot + b) + i] = u[b][i];
+          inverse[slot + b] = over_r;
+          distance[slot + b] = r;
+          chebyshev(plan, r, polynomials);
+          radial_functions(plan, s.species, z, r, polynomials, f + (slot + b) * n_radial, df + (slot + b) * n_radial);
         }
-        monomials(plan, u, s.mono);
-        add_to_moments(plan, n_radial, s.f + slot * n_radial, s.mono, s.moments);
+        monomials(plan, u, mono);
+        add_to_moments(plan, n_radial, f + slot * n_radial, mono, moments);
       }
 
-    T energy = energy_and_adjoint(plan, s.moments, s.adjoint) + plan.species_coeffs[s.species];
-    std::memcpy(s.energies, &energy, sizeof energy);
-    if (all_scalars) contract(plan, plan.targets, plan.n_targets, s.moments);
+    *reinterpret_cast<T *>(s.energies) = energy_and_adjoint(plan, moments, adjoint) + plan.species_coeffs[s.species];
+    if (all_scalars) contract(plan, plan.targets, plan.n_targets, moments);
 
     for (int z = 0; z < plan.n_species; z++)
       for (int n = 0; n < s.n_slots[z]; n += block) {
         const std::size_t slot = static_cast<std::size_t>(z) * s.capacity + n;
-        const T(*u)[3] = reinterpret_cast<const T(*)[3]>(s.unit + 3 * slot);
-        monomials(plan, u, s.mono);
-        pull_back(plan, n_radial, u, s.inverse + slot, s.f + slot * n_radial, s.df + slot * n_radial, s.mono, s.adjoint, s.bar, s.angular + slot * n_radial,
-                  reinterpret_cast<T(*)[3]>(s.gradients + 3 * slot));
+        const T(*u)[3] = reinterpret_cast<const T(*)[3]>(unit + 3 * slot);
+        monomials(plan, u, mono);
+        pull_back(plan, n_radial, u, inverse + slot, f + slot * n_radial, df + slot * n_radial, mono, adjoint, bar, angular + slot * n_radial,
+                  reinterpret_cast<T(*)[3]>(gradients + 3 * slot));
       }
   }
+};
 
-  // rows[n_active]: see Sites::parameter_gradient
-  template <class T> static MTP_FUNCTION void by_parameters(Sites<T> &s, T *rows)
+// rows[n_active]: see Sites::parameter_gradient
+struct ByParameters {
+  template <class T, class S> static MTP_FUNCTION void run(Sites<S> *group, double *rows)
   {
+    Sites<S> &s = *group;
     const PlanView &plan = s.plan;
-    T *out = rows;
+    const T *const distance = reinterpret_cast<const T *>(s.distance), *const angular = reinterpret_cast<const T *>(s.angular);
+    T *const polynomials = reinterpret_cast<T *>(s.polynomials), *out = reinterpret_cast<T *>(rows);
     for (int z = 0; z < plan.n_species; z++, out += plan.n_radial * plan.n_chebyshev) {
       for (int k = 0; k < plan.n_radial * plan.n_chebyshev; k++) out[k] = T{};
       for (int n = 0; n < s.n_slots[z]; n++) {
         const std::size_t slot = static_cast<std::size_t>(z) * s.capacity + n;
         T smooth, dsmooth;
-        cutoff_function(plan, s.distance[slot], &smooth, &dsmooth);
-        chebyshev(plan, s.distance[slot], s.polynomials);
+        cutoff_function(plan, distance[slot], &smooth, &dsmooth);
+        chebyshev(plan, distance[slot], polynomials);
         for (int mu = 0; mu < plan.n_radial; mu++) {
-          const T weight = s.angular[slot * plan.n_radial + mu] * smooth;
-          for (int beta = 0; beta < plan.n_chebyshev; beta++) out[mu * plan.n_chebyshev + beta] += weight * s.polynomials[beta];
+          const T weight = angular[slot * plan.n_radial + mu] * smooth;
+          for (int beta = 0; beta < plan.n_chebyshev; beta++) out[mu * plan.n_chebyshev + beta] += weight * polynomials[beta];
         }
       }
     }
     *out++ = T{} + 1.0;
-    for (int alpha = 0; alpha < plan.n_scalar; alpha++) *out++ = s.moments[plan.scalars[alpha]];
+    for (int alpha = 0; alpha < plan.n_scalar; alpha++) *out++ = reinterpret_cast<const T *>(s.moments)[plan.scalars[alpha]];
   }
-
-  MTP_CLONES static void run(Sites<Pack> &s, bool all_scalars) { forward_and_back(s, all_scalars); }
-  MTP_CLONES static void run(Sites<double> &s, bool all_scalars) { forward_and_back(s, all_scalars); }
-  MTP_CLONES static void differentiate(Sites<Pack> &s, double *rows) { by_parameters(s, reinterpret_cast<Pack *>(rows)); }
-  MTP_CLONES static void differentiate(Sites<double> &s, double *rows) { by_parameters(s, rows); }
 };
+
+namespace {
+
+template <class Kernel, class... Arguments> void sweep(Sites<Lane8> *group, Arguments... arguments)
+{
+  on_best_vectors<Kernel>(group, arguments...);
+}
+
+template <class Kernel, class... Arguments> void sweep(Sites<double> *group, Arguments... arguments)
+{
+  Kernel::template run<double>(group, arguments...);
+}
+
+}    // namespace
 
 template <class T>
 Sites<T>::Sites(const PlanView &view) :
@@ -153,7 +173,7 @@ template <class T> void Sites<T>::evaluate(bool all_scalars)
 {
   pad();
   if (least_squared <= same_place * same_place) explain();
-  Sweeps::run(*this, all_scalars);
+  sweep<ForwardAndBack>(this, all_scalars);
   double sum = 0;
   for (double energy : energies) sum += energy;
   if (!std::isfinite(sum)) explain();
@@ -173,7 +193,7 @@ template <class T> void Sites<T>::explain() const
 
 template <class T> void Sites<T>::parameter_gradient(double *rows)
 {
-  Sweeps::differentiate(*this, rows);
+  sweep<ByParameters>(this, rows);
 }
 
 template <class T> std::size_t Sites<T>::bytes() const
@@ -182,6 +202,6 @@ template <class T> std::size_t Sites<T>::bytes() const
 }
 
 template class Sites<double>;
-template class Sites<Pack>;
+template class Sites<Lane8>;
 
 }    // namespace mtp

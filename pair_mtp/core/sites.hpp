@@ -83,7 +83,7 @@ template <class T> class Sites {
   Scratch<int> index_store;
   double *xs = nullptr, *ys = nullptr, *zs = nullptr;
   int *indices = nullptr;
-  double energies[width];
+  alignas(64) double energies[width];
 
   // [slot] unit vectors, 1/r, distance, radial functions and slopes, angular parts, gradients; then [moment], [monomial][block]
   T *unit, *inverse, *distance, *f, *df, *angular, *gradients, *moments, *adjoint, *mono, *bar, *polynomials;
@@ -91,10 +91,10 @@ template <class T> class Sites {
   double gradient_of(std::size_t slot, int axis, int lane) const { return reinterpret_cast<const double *>(gradients + 3 * slot + axis)[lane]; }
   void reserve(int most_neighbours);
   void pad();
-  void sweep(bool all_scalars);
   void explain() const;
 
-  friend struct Sweeps;
+  friend struct ForwardAndBack;
+  friend struct ByParameters;
 };
 
 }    // namespace mtp

@@ -144,7 +144,7 @@ void PairMTP::use_current_model()
 {
   const auto current = live->current_model();
   if (current == model) return;
-  sites = std::make_unique<mtp::Sites<mtp::Pack>>(current->plan.view());
+  sites = std::make_unique<mtp::Sites<mtp::Lane8>>(current->plan.view());
   model = current;
 }
 
@@ -156,7 +156,7 @@ void PairMTP::compute(int eflag, int vflag)
 
 void PairMTP::evaluate_atoms(int eflag, int vflag, bool all_scalars)
 {
-  constexpr int width = mtp::Sites<mtp::Pack>::width;
+  constexpr int width = mtp::Sites<mtp::Lane8>::width;
   ev_init(eflag, vflag);
   sort_by_species();
   for (int species = 0; species < static_cast<int>(atoms_of_species.size()); species++) {
