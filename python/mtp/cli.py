@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Moment tensor potentials that learn while LAMMPS runs. Units: eV, Å, GPa, K, ps.",
 )
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # brackets in messages are no markup
 if not console.is_terminal:
     console.width = 120  # of tables in a log file
 
@@ -56,12 +56,14 @@ def new(
     """Write an untrained potential."""
     from mtp.potential import Potential
 
+    _check_output(output, ".mtp")
     Potential.new(level, _elements(species), cutoff, min_dist, radial_basis_size).save(output)
     console.print(f"wrote {output}")
 
 
 @app.command()
 def fit(
+    context: typer.Context,
     train: Annotated[
         list[Path], typer.Argument(help="Training data, or one settings file (.toml).", show_default=False)
     ],
@@ -84,33 +86,32 @@ def fit(
     """Fit a potential to labelled configurations and compare it with them."""
     from mtp import figures
     from mtp.evaluation import compare
-    from mtp.fit import FitSettings, untrained
     from mtp.fit import fit as fit_potential
+    from mtp.fit import untrained
     from mtp.potential import Potential
-    from mtp.settings import FitFile, load
+    from mtp.settings import FitFile, checked, load
 
-    if len(train) == 1 and train[0].suffix == ".toml":
+    if any(path.suffix == ".toml" for path in train):
+        given = [name for name in context.params if str(context.get_parameter_source(name)).endswith(".COMMANDLINE")]
+        if len(train) > 1 or set(given) - {"train", "json_file"}:
+            raise Error(f"{train[0]}: a settings file comes alone: put the other files and options into it")
         file = load(train[0], FitFile).resolve(train[0].parent)
     else:
-        weights = {"energy": energy_weight, "force": force_weight, "stress": stress_weight}
-        file = FitFile(
-            train=train,
-            validation=validation or [],
-            output=output,
-            initial=initial,
-            species=_elements(species) if species else None,
-            fit=FitSettings(
-                level=level,
-                cutoff=cutoff,
-                radial_basis_size=radial_basis_size,
-                min_distance=min_dist,
-                weights=weights,
-                iterations=iterations,
-                seed=seed,
-                threads=threads,
-            ),
-        )
-    _check_suffix(file.output, ".mtp")
+        settings = {
+            "level": level,
+            "cutoff": cutoff,
+            "radial_basis_size": radial_basis_size,
+            "min_distance": min_dist,
+            "weights": {"energy": energy_weight, "force": force_weight, "stress": stress_weight},
+            "iterations": iterations,
+            "seed": seed,
+            "threads": threads,
+        }
+        options = {"train": train, "validation": validation or [], "output": output, "initial": initial}
+        options["species"] = _elements(species) if species else None
+        file = checked({**options, "fit": settings}, FitFile, "options")
+    _check_output(file.output, ".mtp")
+    _check_output(json_file)
     first = Potential.load(file.initial) if file.initial else None
     names = first.species if first and not file.species else file.species
     data = {"train": _read(file.train, names), "validation": _read(file.validation, names)}
@@ -153,13 +154,16 @@ def evaluate(
     from mtp import configurations
     from mtp.configurations import Labels, with_labels
     from mtp.evaluation import compare
+    from mtp.evaluation import evaluate as evaluate_all
 
+    _check_output(output)
+    _check_output(json_file)
     loaded, read = _load(potential, data, species)
-    comparison = compare(loaded, read)
+    results = evaluate_all(loaded, read)
+    comparison = compare(loaded, read, results)
     _print_errors({"data": comparison})
     _write_json(json_file, comparison.summary())
     if output:
-        results = loaded.evaluate(read)
         predicted = [with_labels(a, Labels(r.energy, r.forces, r.stress)) for a, r in zip(read, results, strict=True)]
         configurations.write(output, predicted, loaded.species)
         console.print(f"wrote {output}")
@@ -181,9 +185,9 @@ def select(
     """Build the active set from training data; or choose, by maxvol, the candidates that extrapolate most."""
     from mtp import configurations
 
+    _check_output(output, None if candidates else ".almtp")
     loaded, read = _load(potential, train, species)
-    if not candidates:
-        _check_suffix(output, ".almtp")
+    offered = _read(candidates, loaded.species) if candidates else []
     chosen = loaded.select(read, mode)
     console.print(
         f"active set ({mode}): {loaded.facts.n_parameters} rows from {len(chosen)} of {len(read)} configurations"
@@ -192,12 +196,13 @@ def select(
         loaded.save(output)
         console.print(f"wrote {output}")
         return
-    offered = _read(candidates, loaded.species)
     best = [offered[i] for i in loaded.select(offered, mode, threshold)]
     console.print(f"chose {len(best)} of {len(offered)} candidates with grades above {threshold:g}")
     if best:
         configurations.write(output, best, loaded.species)
-        console.print(f"wrote {output}")
+    else:
+        output.write_text("")  # none chosen, and none left over from an earlier call
+    console.print(f"wrote {output}")
 
 
 @app.command()
@@ -213,6 +218,8 @@ def grade(
     """Compute extrapolation grades."""
     from mtp import configurations
 
+    _check_output(output)
+    _check_output(json_file)
     loaded, read = _load(potential, data, species)
     mode = loaded.facts.active_set
     grades = []
@@ -245,6 +252,7 @@ def convert(source: Path, target: Path, species: SpeciesOption = None) -> None:
     """Convert configurations: .cfg, extxyz and every format that ASE reads and writes, by file extension."""
     from mtp import configurations
 
+    _check_output(target)
     names = _elements(species) if species else None
     read = configurations.read(source, names)
     configurations.write(target, read, names)
@@ -257,6 +265,7 @@ def info(file: Path, species: SpeciesOption = None, json_file: JsonOption = None
     from mtp import configurations
     from mtp.potential import Potential
 
+    _check_output(json_file)
     if file.suffix in (".mtp", ".almtp", ".als"):
         potential = Potential.load(file)
         facts = {"species": potential.species, **vars(potential.facts)}
@@ -291,9 +300,11 @@ def learn(
     The same command goes on after an interruption. Under mpiexec all ranks explore.
     """
     import time
+    import traceback
 
     import mpi4py.MPI as MPI
 
+    from mtp.learn import NotConverged, Stopped
     from mtp.learn import learn as run
     from mtp.settings import LearnSettings, load
 
@@ -304,13 +315,26 @@ def learn(
         console.print(f"{time.monotonic() - start:7.1f} s  {text}")
 
     try:
-        resolved = load(settings, LearnSettings).resolve(settings.parent)
+        try:
+            _check_output(json_file)
+            resolved = load(settings, LearnSettings).resolve(settings.parent)
+        except Error as error:  # every rank reads the same file
+            raise Stopped(str(error)) from None
         rounds = run(resolved, say, comm)
+    except Stopped as error:
+        if comm.rank != 0:
+            raise typer.Exit(1) from None
+        if isinstance(error, NotConverged):
+            _print_rounds(error.rounds)
+            _write_json(json_file, error.rounds)
+        raise
     except Exception as error:
         if comm.size == 1:
             raise
         # the other ranks may wait for this one: end them all
-        print(f"rank {comm.rank}: {error}", file=sys.stderr, flush=True)
+        if not isinstance(error, Error):
+            traceback.print_exc()
+        print(f"mtp: rank {comm.rank}: {error}", file=sys.stderr, flush=True)
         comm.Abort(1)
     if comm.rank != 0:
         return
@@ -358,7 +382,12 @@ class _Bar:
 
 
 def _elements(text: str) -> list[str]:
-    return [name for name in text.replace(",", " ").split() if name]
+    from mtp.settings import elements
+
+    try:
+        return elements(text.replace(",", " ").split())
+    except ValueError as error:
+        raise Error(f"--species: {error}") from None
 
 
 def _read(files: list[Path], species: list[str] | None) -> list:
@@ -377,11 +406,16 @@ def _load(potential: Path, data: list[Path], species: str | None) -> tuple:
     return loaded, _read(data, loaded.species)
 
 
-def _check_suffix(path: Path, suffix: str) -> None:
-    if path.suffix != suffix:
+def _check_output(path: Path | None, suffix: str | None = None) -> None:
+    """Refuse, before any work, an output that could not be written after it."""
+    if path is None:
+        return
+    if suffix is not None and path.suffix != suffix:
         raise Error(f"{path}: the output's name must end with {suffix}")
+    if path.is_dir():
+        raise Error(f"{path}: is a folder: name a file for the output")
     if not path.absolute().parent.is_dir():
-        raise Error(f"{path}: the folder does not exist")
+        raise Error(f"{path}: the folder does not exist: make it first")
 
 
 def _write_json(path: Path | None, content: Any) -> None:

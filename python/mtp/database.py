@@ -127,6 +127,11 @@ class Dataset:
         """List the configurations with labels, by id; info has "id", "round", "origin" and any "grade"."""
         return [_atoms(row) for row in self._rows(status="labelled")]
 
+    def forget_pending(self, after_round: int) -> None:
+        """Take out the pending candidates of all rounds later than that: those of a round that was cut short."""
+        with self._transaction() as database:
+            database.delete([row.id for row in database.select(f"status=pending,round>{after_round}")])
+
     def failures(self) -> list[Failure]:
         """List the candidates that could not be labelled, by id."""
         return [Failure(row.id, _atoms(row), row.reason, row.data["message"]) for row in self._rows(status="failed")]

@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.units import GPa
 
 from mtp.configurations import labels
-from mtp.potential import Potential
+from mtp.potential import Potential, Result
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,18 @@ class Comparison:
         }
 
 
-def compare(potential: Potential, configurations: Sequence[Atoms]) -> Comparison:
-    """Evaluate labelled configurations and set the potential's values beside theirs."""
+def evaluate(potential: Potential, configurations: Sequence[Atoms]) -> list[Result]:
+    """Evaluate configurations on all cores."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        results = list(pool.map(potential.evaluate, configurations))
+        return list(pool.map(potential.evaluate, configurations))
+
+
+def compare(
+    potential: Potential, configurations: Sequence[Atoms], results: Sequence[Result] | None = None
+) -> Comparison:
+    """Set the potential's values (`results`, where they are known already) beside the configurations' labels."""
+    if results is None:
+        results = evaluate(potential, configurations)
     energies, forces, stresses = ([], []), ([], []), ([], [])
     for atoms, result in zip(configurations, results, strict=True):
         known = labels(atoms, need=())

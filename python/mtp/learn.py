@@ -4,60 +4,71 @@
 A round: label what is pending; fit; build the active set; explore with the potential; choose by maxvol among the
 configurations that were flagged; they are the next round's pending candidates. Everything lasting is in the folder:
 
+    settings.json       the settings that must stay as they are from the first round to the last
     dataset.db          candidates and labels (ASE SQLite; see mtp.database)
     round_NNN.almtp     potential and active set of each round
     rounds.json         what happened in each round
     learning.png        errors, grades and numbers by round
     potential.mtp, potential.almtp    the result
 
-A round's file appears when its step is complete, so a killed loop goes on where it was: it loses at most the
-calculation in hand. Under MPI all ranks explore; rank 0 does everything else.
+A round's file appears when its step is complete, and rounds.json holds complete rounds only, so a killed loop goes on
+where it was: it loses at most the calculations in hand. Under MPI all ranks explore; rank 0 does everything else.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import shutil
 import time
+import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import mpi4py.MPI as MPI
 import numpy as np
 from ase import Atoms
 
-from mtp import configurations, figures, structures
+from mtp import structures
 from mtp.cfg import replaced_whole
-from mtp.configurations import labels
-from mtp.database import GIVEN, Dataset
-from mtp.errors import Error, LabellingError
+from mtp.configurations import types
+from mtp.database import Dataset
+from mtp.errors import Error
 from mtp.evaluation import compare
 from mtp.exploration import Explorer, Passage
 from mtp.fit import Step, fit
-from mtp.label_process import LabelProcess
+from mtp.labelling import add_given, label_pending
 from mtp.potential import Potential
 from mtp.settings import LearnSettings
+
+FAR_BEYOND = 10  # times `break`: grades above are those of a run that has gone wrong already
 
 Result = TypeVar("Result")
 Say = Callable[[str], None]
 
 
-class NotConverged(Error):
-    """The loop has used up its rounds."""
+class Stopped(Error):
+    """The loop cannot go on. Every rank raises it, with the message of rank 0."""
+
+
+class NotConverged(Stopped):
+    """The loop has used up its rounds; `rounds` is what happened in them."""
+
+    def __init__(self, message: str, rounds: list[dict]) -> None:
+        super().__init__(message)
+        self.rounds = rounds
 
 
 def learn(settings: LearnSettings, say: Say = lambda text: None, comm: MPI.Comm = MPI.COMM_WORLD) -> list[dict]:
     """Run the loop to its end, or go on with it, and return its rounds (as in rounds.json) on every rank.
 
-    Collective over `comm`. Raises NotConverged after the last round, Error where the loop cannot go on.
+    Collective over `comm`. Raises NotConverged after the last round, Error where the loop cannot go on: Stopped on
+    every rank where there are several, any other error on some ranks only.
     """
     loop = Loop(settings, say, comm)
     try:
+        loop.open()
         return loop.run()
     finally:
         loop.close()
@@ -73,7 +84,11 @@ class Loop:
         self.folder = settings.folder
         self.explorers: list[Explorer] = []
         self._lock = None
-        self._on_root(self._open)
+
+    def open(self) -> None:
+        """Take the folder, and check everything that can be checked before the first calculation."""
+        self._on_root(self._take_folder)
+        self.structures = self._on_root(self._check)
 
     def close(self) -> None:
         """Let go of LAMMPS and of the folder."""
@@ -84,17 +99,26 @@ class Loop:
             self._lock.close()
 
     def run(self) -> list[dict]:
+        """Go on until a round converges, and write the result."""
         rounds = self._on_root(lambda: self.rounds)
-        while not (rounds and rounds[-1]["converged"]):
+        if self._converged(rounds):
+            self.say(f"{self.folder}: learned already, in {len(rounds)} rounds: nothing to do")
+        while not self._converged(rounds):
             number = len(rounds)
-            if number == self.settings.rounds:
+            if number >= self.settings.rounds:
                 raise NotConverged(
                     f"{self.folder}: not converged after {number} rounds: the highest grade of the last was "
-                    f"{rounds[-1]['highest_grade']:.3g}. Raise `rounds` and run the same command to go on"
+                    f"{rounds[-1]['highest_grade']:.3g}; its potential is {self._file(number - 1).name}. "
+                    "Raise `rounds` and run the same command to go on",
+                    rounds,
                 )
             rounds = self._round(number)
         self._on_root(self._finish)
         return rounds
+
+    def _converged(self, rounds: list[dict]) -> bool:
+        """Whether the last round converged, and with the explorations that the settings ask for now."""
+        return bool(rounds) and rounds[-1]["converged"] and rounds[-1]["search"] == self.settings.search()
 
     # ---- one round
 
@@ -107,35 +131,34 @@ class Loop:
     def _prepare(self, number: int) -> dict:
         """Label, fit, build the active set: rank 0. Returns the beginning of the round's record."""
         previous = Potential.load(self._file(number - 1)) if number else None
-        fresh = self._label(number)
+        self._label(number)
         data = self.dataset.labelled()
-        if not data:
+        newest = [atoms for atoms in data if atoms.info["round"] == number]
+        failures = [failure for failure in self.dataset.failures() if failure.atoms.info["round"] == number]
+        if not data or (failures and not newest):
             raise Error(
-                f"{self.folder}: no configuration could be labelled, so there is nothing to fit to; see its dataset.db"
+                f"{self.folder}: none of the {len(failures)} candidates of round {number} could be labelled, so the "
+                f"loop cannot go on. The last reason: {failures[-1].reason}: {failures[-1].message}\n"
+                f"To try them again: ase db {self.dataset.path} status=failed -k status=pending"
             )
-        new = None
-        if previous is not None:
-            newest = [atoms for atoms in data if atoms.info["round"] == number]
-            if not newest:
-                raise Error(
-                    f"{self.folder}: none of the candidates of round {number} could be labelled, so the "
-                    f"loop cannot go on. The last reason: {self.dataset.failures()[-1].message}"
-                )
-            new = compare(previous, newest).summary()
         path = self._file(number)
         if not path.exists():
-            self.say(f"round {number}: fitting to {len(data)} configurations")
-            potential = fit(data, self.settings.fit, self.settings.species, previous, self._fit_progress())
-            potential.select(data, self.settings.selection.mode)
+            if previous is not None and not newest:
+                potential = previous  # the search has been widened, and there is nothing new to learn yet
+            else:
+                self.say(f"round {number}: fitting to {len(data)} configurations")
+                potential = fit(data, self.settings.fit, self.settings.species, previous, self._fit_progress())
+                potential.select(data, self.settings.selection.mode)
             potential.save(path)
         counts = self.dataset.counts()
         return {
             "round": number,
             "labelled": counts["labelled"],
             "failed": counts["failed"],
-            "new_labels": fresh,
+            "new_labels": len(newest),
             "train": compare(Potential.load(path), data).summary(),
-            "new": new,
+            "new": compare(previous, newest).summary() if previous is not None and newest else None,
+            "search": self.settings.search(),
         }
 
     def _explore(self, number: int) -> list[Passage]:
@@ -143,8 +166,7 @@ class Loop:
         potential = self._shared_potential(number)
         passages: list[Passage] = []
         if not self.explorers:
-            for k, exploration in enumerate(self.settings.exploration):
-                atoms = self._on_root(lambda exploration=exploration: structures.explored(exploration))
+            for k, atoms in enumerate(self.structures):
                 log = self.folder / f"log_{k}.lammps"
                 self.explorers.append(
                     Explorer(atoms, potential, self._file(number), self.settings.selection, log, self.comm)
@@ -174,11 +196,15 @@ class Loop:
         chosen: list[Atoms] = []
         if flagged:
             potential = Potential.load(self._file(number))
-            indices = potential.select(flagged, self.settings.selection.mode)
-            chosen = sorted((flagged[i] for i in indices), key=lambda atoms: -atoms.info["grade"])
+            near = self._near(flagged)
+            indices = potential.select(near, self.settings.selection.mode)
+            chosen = sorted((near[i] for i in indices), key=lambda atoms: -atoms.info["grade"])
             chosen = chosen[: self.settings.selection.per_round]
         elif not complete:
-            raise Error(f"{self.folder}: LAMMPS failed before any configuration was flagged: {passages[-1].failure}")
+            raise Error(
+                f"{self.folder}: LAMMPS failed before any configuration was flagged: {passages[-1].failure}. "
+                "A smaller `timestep` or `interval` may help"
+            )
         for atoms in chosen:
             self.dataset.add_candidate(atoms, number + 1, atoms.info["origin"], atoms.info["grade"])
         grades = [passage.highest_grade for passage in passages]
@@ -202,70 +228,41 @@ class Loop:
         rounds = [*self.rounds, record]
         with replaced_whole(self.folder / "rounds.json") as path:
             path.write_text(json.dumps(rounds, indent=1))
-        selection = self.settings.selection
-        figures.learning(self.folder / "learning.png", rounds, selection.select, selection.break_above)
+        self._draw(rounds)
         return rounds
 
-    # ---- labelling
+    def _near(self, flagged: list[Atoms]) -> list[Atoms]:
+        """Leave out what a run met after it had gone wrong: grades far beyond `break`, unless there is nothing else.
 
-    def _label(self, number: int) -> int:
-        """Label everything that is pending; returns how many were labelled now."""
+        Such configurations are unphysical, and their large forces would spoil the fit.
+        """
+        limit = FAR_BEYOND * self.settings.selection.break_above
+        near = [atoms for atoms in flagged if atoms.info["grade"] <= limit]
+        return near or [min(flagged, key=lambda atoms: atoms.info["grade"])]
+
+    def _draw(self, rounds: list[dict]) -> None:
+        from mtp import figures  # here, because matplotlib takes long to load
+
+        selection = self.settings.selection
+        figures.learning(self.folder / "learning.png", rounds, selection.select, selection.break_above)
+
+    def _label(self, number: int) -> None:
+        """Add the first data, and label everything that is pending."""
+        initial, species = self.settings.initial, self.settings.species
         if number == 0:
-            self._add_first_data()
-        pending = self.dataset.pending()
-        if not pending:
-            return 0
-        settings = self.settings.labelling
-        workers = min(settings.workers, len(pending))
-        done = 0
-        with contextlib.ExitStack() as stack:
-            idle: SimpleQueue[LabelProcess] = SimpleQueue()
-            for _ in range(workers):
-                idle.put(stack.enter_context(LabelProcess(settings.labeller(self.settings.species))))
-
-            def work(atoms: Atoms) -> tuple[Any, str]:
-                process = idle.get()
-                try:
-                    return process.label(atoms, settings.time_limit), process.fingerprint
-                finally:
-                    idle.put(process)
-
-            pool = stack.enter_context(ThreadPoolExecutor(workers))
-            jobs = {pool.submit(work, atoms): id for id, atoms in pending}
-            for finished, job in enumerate(as_completed(jobs), start=1):
-                id = jobs[job]
-                try:
-                    self.dataset.store_labels(id, *job.result())
-                    done += 1
-                except LabellingError as error:
-                    self.dataset.store_failure(id, error.reason, str(error))
-                    self.say(f"round {number}: candidate {id} is left out: {error.reason}: {error}")
-                except BaseException:
-                    for other in jobs:
-                        other.cancel()
-                    raise
-                if finished == len(pending) or finished % 10 == 0:
-                    self.say(f"round {number}: labelled {finished} of {len(pending)}")
-        return done
-
-    def _add_first_data(self) -> None:
-        initial = self.settings.initial
-        for file in initial.files:
-            for atoms in configurations.read(file, self.settings.species):
-                id = self.dataset.add_candidate(atoms, 0, f"given: {atoms.info['source']}")
-                if any(id == waiting for waiting, _ in self.dataset.pending()):
-                    self.dataset.store_labels(id, labels(atoms), GIVEN)
-        if initial.crystal is not None:
-            for name, atoms in structures.first_candidates(initial, self.settings.seed):
-                self.dataset.add_candidate(atoms, 0, f"made: {name}")
+            add_given(self.dataset, initial.files, species)
+            if initial.crystal is not None:
+                for name, atoms in structures.first_candidates(initial, self.settings.seed):
+                    self.dataset.add_candidate(atoms, 0, f"made: {name}")
+        label_pending(self.dataset, self.settings.labelling, species, lambda text: self.say(f"round {number}: {text}"))
 
     # ---- folder and ranks
 
-    def _open(self) -> None:
+    def _take_folder(self) -> None:
         """Take the folder for this process alone: rank 0."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / ".lock").open("w")
+            self._lock = (self.folder / ".lock").open("a")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Error(
@@ -275,27 +272,50 @@ class Loop:
             raise Error(f"{self.folder}: cannot be used as the loop's folder: {error.strerror}") from error
         self.dataset = Dataset(self.folder / "dataset.db")
 
+    def _check(self) -> list[Atoms]:
+        """Check settings and folder against each other, and give the structures to explore: rank 0."""
+        explored = [
+            structures.explored(exploration, self.settings.species) for exploration in self.settings.exploration
+        ]
+        made = [structures.crystal(self.settings.initial.crystal)] if self.settings.initial.crystal else []
+        for atoms in (*explored, *made):
+            types(atoms, self.settings.species)
+        path = self.folder / "settings.json"
+        form = json.loads(json.dumps(self.settings.form()))
+        if path.exists() and any(self.dataset.counts().values()):
+            first = _read_json(path)
+            for key, value in form.items():
+                if first.get(key) != value:
+                    raise Error(
+                        f"{self.folder}: was begun with {key} = {json.dumps(first.get(key))}, which stays from the "
+                        f"first round to the last, and the settings now have {json.dumps(value)}: set it back, or "
+                        "name a new `folder`"
+                    )
+        else:
+            with replaced_whole(path) as part:
+                part.write_text(json.dumps(form, indent=1))
+        self.dataset.forget_pending(after_round=len(self.rounds))
+        return explored
+
     @property
     def rounds(self) -> list[dict]:
         """The rounds so far."""
         path = self.folder / "rounds.json"
-        if not path.exists():
-            return []
-        try:
-            return json.loads(path.read_text())
-        except ValueError as error:
-            raise Error(
-                f"{path}: damaged: {error}. Move it away: the loop then repeats the rounds from the data"
-            ) from error
+        return _read_json(path) if path.exists() else []
 
     def _file(self, number: int) -> Path:
         return self.folder / f"round_{number:03d}.almtp"
 
     def _finish(self) -> None:
+        """Write the result, unless it is there: rank 0."""
         last = self._file(len(self.rounds) - 1)
-        Potential.load(last).save(self.folder / "potential.mtp")
-        with replaced_whole(self.folder / "potential.almtp") as path:
-            shutil.copyfile(last, path)
+        result, graded = self.folder / "potential.mtp", self.folder / "potential.almtp"
+        if not (result.exists() and graded.exists() and graded.read_bytes() == last.read_bytes()):
+            Potential.load(last).save(result)
+            with replaced_whole(graded) as path:
+                shutil.copyfile(last, path)
+        if not (self.folder / "learning.png").exists():
+            self._draw(self.rounds)
 
     def _shared_potential(self, number: int) -> Potential:
         """The round's potential on every rank, through memory."""
@@ -319,18 +339,27 @@ class Loop:
 
     def _on_root(self, action: Callable[[], Result]) -> Result:
         """Do it on rank 0 and give the result, or the error, to all ranks."""
+        if self.comm.size == 1:
+            return action()
         outcome: tuple[bool, Any] = (True, None)
         if self.comm.rank == 0:
             try:
                 outcome = (True, action())
             except Exception as error:
-                if self.comm.size == 1:
-                    raise
-                outcome = (False, error)
+                if not isinstance(error, Error):
+                    traceback.print_exc()
+                outcome = (False, str(error))
         good, content = self.comm.bcast(outcome)
         if not good:
-            raise content
+            raise Stopped(content)
         return content
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise Error(f"{path}: damaged: {error}. Move it away: the loop then makes it again from the data") from error
 
 
 def _content(potential: Potential) -> tuple[str, np.ndarray, np.ndarray]:

@@ -90,8 +90,8 @@ class Loss:
 
     Total energies are large against what is fitted, and their squares lose digits: reference energies are taken from
     `offset` on, linear coefficients (n_species + n_scalar,) of which those of the species, the energies per atom that
-    explain most of the data (eV), are not zero. Work is spread over `threads` threads (default: all cores that the process may use); sums
-    are formed in a fixed order and do not depend on their number.
+    explain most of the data (eV), are not zero. Work is spread over `threads` threads (default: all cores that the
+    process may use); sums are formed in a fixed order and do not depend on their number.
     """
 
     def __init__(

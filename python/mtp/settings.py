@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ase.data import atomic_numbers
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mtp.errors import Error
 from mtp.fit import FitSettings
@@ -21,21 +23,38 @@ else:
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def elements(names: list[str]) -> list[str]:
+    """The names, if each is an element's symbol and none comes twice; ValueError otherwise."""
+    for name in names:
+        if not atomic_numbers.get(name):
+            raise ValueError(f"{name!r} is not an element's symbol")
+    if len(set(names)) < len(names):
+        raise ValueError("each element must be named once")
+    return names
+
+
+Elements = Annotated[list[str], Field(min_length=1), AfterValidator(elements)]
+
+
 class Section(BaseModel):
     """A table of a settings file: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
 
+Repeat = Annotated[int, Field(ge=1)]
+
+
 class Crystal(Section):
-    """A perfect crystal as `ase.build.bulk` makes it, repeated. a, c: lattice constants, Å."""
+    """A perfect crystal as `ase.build.bulk` makes it, repeated. a, c: lattice constants, Å. cubic: the cubic cell
+    instead of the primitive one; by default where there is a cubic one."""
 
     name: str
     structure: str
     a: float = Field(gt=0)
     c: float | None = Field(None, gt=0)
-    cubic: bool = True
-    repeat: tuple[int, int, int] = (1, 1, 1)
+    cubic: bool | None = None
+    repeat: tuple[Repeat, Repeat, Repeat] = (1, 1, 1)
 
 
 class InitialData(Section):
@@ -43,13 +62,13 @@ class InitialData(Section):
 
     strains: of the cell, isotropic (0.02 is 2 % longer); one configuration each, and one sheared by each. rattles:
     standard deviations of random displacements, Å, one configuration each. vacancy: also a rattled one with an atom
-    missing.
+    missing, unless the crystal has just one.
     """
 
     files: list[Path] = []
     crystal: Crystal | None = None
-    strains: list[float] = [-0.03, 0.03]
-    rattles: list[float] = [0.05, 0.15]
+    strains: list[Annotated[float, Field(gt=-1)]] = [-0.03, 0.03]
+    rattles: list[Annotated[float, Field(ge=0)]] = [0.05, 0.15]
     vacancy: bool = True
 
     @model_validator(mode="after")
@@ -101,19 +120,35 @@ class Selection(Section):
 
 
 class Labelling(Section):
-    """How labels are computed: `labeller` as in mtp.labellers.make_labeller; time_limit in seconds a configuration;
-    workers: processes at once."""
+    """How labels are computed. time_limit: seconds for a configuration; workers: processes at once.
 
-    model_config = ConfigDict(extra="allow")
+    commands, units: of the type "lammps", see mtp.labellers.LammpsLabeller. calculator, keywords: of the type "ase",
+    see mtp.labellers.AseLabeller.
+    """
 
     type: Literal["lammps", "ase"]
+    commands: list[str] | None = None
+    units: Literal["metal", "real"] | None = None
+    calculator: str | None = None
+    keywords: dict[str, Any] | None = None
     time_limit: float = Field(3600.0, gt=0)
     workers: int = Field(1, ge=1)
 
+    @model_validator(mode="after")
+    def _keys_of_the_type(self) -> Labelling:
+        keys = {"lammps": ("commands", "units"), "ase": ("calculator", "keywords")}
+        needed = keys.pop(self.type)[0]
+        if not getattr(self, needed):
+            raise ValueError(f"`{needed}` must be given for the type {self.type!r}")
+        for key in sum(keys.values(), ()):
+            if getattr(self, key) is not None:
+                raise ValueError(f"`{key}` does not go with the type {self.type!r}")
+        return self
+
     def labeller(self, species: list[str]) -> dict[str, Any]:
-        """What the labeller itself is told."""
-        given = {"type": self.type, **(self.model_extra or {})}
-        return {"species": species, **given} if self.type == "lammps" else given
+        """What the labeller itself is told, as in mtp.labellers.make_labeller."""
+        told = self.model_dump(include={"type", "commands", "units", "calculator", "keywords"}, exclude_none=True)
+        return {"species": species, **told} if self.type == "lammps" else told
 
 
 class FitFile(Section):
@@ -124,7 +159,7 @@ class FitFile(Section):
     validation: list[Path] = []
     output: Path = Path("potential.mtp")
     initial: Path | None = None
-    species: list[str] | None = None
+    species: Elements | None = None
     fit: FitSettings = Field(default_factory=FitSettings)
 
     def resolve(self, base: Path) -> FitFile:
@@ -141,7 +176,7 @@ class LearnSettings(Section):
     """A learning loop. Paths are relative to the settings file."""
 
     folder: Path = Path("run")
-    species: list[str] = Field(min_length=1)
+    species: Elements
     rounds: int = Field(20, ge=1)
     seed: int = 1
     fit: FitSettings = Field(default_factory=FitSettings)
@@ -149,6 +184,23 @@ class LearnSettings(Section):
     labelling: Labelling
     selection: Selection = Field(default_factory=Selection)
     exploration: list[Exploration] = Field(min_length=1)
+
+    def form(self) -> dict[str, Any]:
+        """What must stay as it is from the first round to the last, by key."""
+        form = {"species": self.species, "seed": self.seed, "selection.mode": self.selection.mode}
+        for key in ("level", "cutoff", "radial_basis_size", "min_distance"):
+            form[f"fit.{key}"] = getattr(self.fit, key)
+        initial = self.initial.model_dump(mode="json")
+        initial["files"] = [file.name for file in self.initial.files]  # wherever the folder is moved to
+        return form | {f"initial.{key}": value for key, value in initial.items()}
+
+    def search(self) -> dict[str, Any]:
+        """What a converged loop has looked through, and how closely."""
+        search = self.model_dump(mode="json", include={"exploration", "selection"}, by_alias=True)
+        for exploration in search["exploration"]:
+            if exploration["file"] is not None:
+                exploration["file"] = Path(exploration["file"]).name
+        return search
 
     def resolve(self, base: Path) -> LearnSettings:
         """The same with all paths taken from `base`."""
@@ -169,17 +221,28 @@ def load(path: str | os.PathLike, model: type[Model]) -> Model:
     except (OSError, UnicodeDecodeError) as error:
         raise Error(f"{path}: cannot be read: {error}") from error
     try:
-        return model.model_validate(tomllib.loads(text))
+        content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Error(f"{path}: not valid TOML: {error}") from error
+    return checked(content, model, path)
+
+
+def checked(content: dict[str, Any], model: type[Model], source: str | os.PathLike) -> Model:
+    """The settings `model` with that content. Raises Error with the source and the key of each mistake."""
+    try:
+        # by way of JSON, whose strict rules take a text for a path, but no text for a number
+        return model.model_validate_json(json.dumps(content, default=str), strict=True)
     except ValidationError as error:
-        raise Error("\n".join(_explained(path, fault) for fault in error.errors())) from None
+        raise Error("\n".join(_explained(source, fault) for fault in error.errors())) from None
 
 
 def _explained(path: str | os.PathLike, fault: dict[str, Any]) -> str:
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
     if fault["type"] == "extra_forbidden":
         return f"{path}: {key}: this key is not known; is it spelled right, and in the right table?"
+    if fault["type"] == "missing":
+        return f"{path}: {key}: this key must be given"
     message = fault["msg"].removeprefix("Value error, ")
-    found = "" if fault["type"] == "missing" else f", found {fault['input']!r}"
+    found = "a table" if isinstance(fault["input"], dict) else repr(fault["input"])
+    found = "" if fault["type"] == "value_error" and found == "a table" else f", found {found}"
     return f"{path}: {key or 'file'}: {message}{found if len(found) < 200 else ''}"

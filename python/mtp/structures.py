@@ -3,39 +3,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
 
 from mtp import configurations
+from mtp.configurations import check_distances
 from mtp.errors import Error
 from mtp.settings import Crystal, Exploration, InitialData
 
+CUBIC = ("sc", "fcc", "bcc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite")
+
 
 def crystal(settings: Crystal) -> Atoms:
-    """The crystal that the settings describe."""
-    keywords = {"a": settings.a, "cubic": settings.cubic}
+    """The crystal that the settings describe. Raises Error where ASE knows no such crystal."""
+    cubic = settings.structure.lower() in CUBIC if settings.cubic is None else settings.cubic
+    keywords = {"a": settings.a, "cubic": cubic}
     if settings.c is not None:
         keywords |= {"c": settings.c}
     try:
         return bulk(settings.name, settings.structure, **keywords).repeat(settings.repeat)
-    except (ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # ASE raises by the wrong key
         raise Error(
-            f"no crystal of {settings.name} with the structure '{settings.structure}': {error} "
+            f"no crystal of {settings.name!r} with the structure {settings.structure!r}: {error} "
             "(names as in ase.build.bulk: sc, fcc, bcc, hcp, diamond, zincblende, rocksalt, …)"
         ) from error
 
 
-def explored(settings: Exploration) -> Atoms:
-    """The structure of an exploration."""
+def explored(settings: Exploration, species: Sequence[str]) -> Atoms:
+    """The structure of an exploration. Raises Error where there is not exactly one, or not periodic."""
     if settings.crystal is not None:
         return crystal(settings.crystal)
-    found = configurations.read(settings.file)
+    found = configurations.read(settings.file, species)
     if len(found) != 1:
         raise Error(f"{settings.file}: want one structure to explore, found {len(found)}")
-    return found[0]
+    (atoms,) = found
+    if not all(atoms.pbc) or atoms.cell.rank < 3:
+        raise Error(
+            f"{settings.file}: an exploration needs a structure that is periodic in three directions; "
+            "add vacuum to its cell"
+        )
+    check_distances(atoms)
+    return atoms
 
 
 def first_candidates(settings: InitialData, seed: int) -> Iterator[tuple[str, Atoms]]:
@@ -62,7 +73,7 @@ def first_candidates(settings: InitialData, seed: int) -> Iterator[tuple[str, At
         yield f"sheared by {strain:g}", rattled(deformed(shear), smallest)
     for displacement in settings.rattles:
         yield f"rattled by {displacement:g} Å", rattled(perfect, displacement)
-    if settings.vacancy:
+    if settings.vacancy and len(perfect) > 1:
         without = perfect.copy()
         del without[0]
         yield "vacancy", rattled(without, smallest)

@@ -1,0 +1,578 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`mtp learn`: it converges, survives kills, failures and full disks, refuses what it must, and any number of ranks
+learns the same."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
+from PIL import Image
+
+from mtp.configurations import Labels, with_labels, write
+from mtp.database import Dataset
+from mtp.potential import Potential
+
+BIN = Path(sys.executable).parent
+FILES = {"dataset.db", "learning.png", "log_0.lammps", "potential.almtp", "potential.mtp"}
+FILES |= {"rounds.json", "settings.json"}
+TERSOFF = """
+type = "lammps"
+commands = ["pair_style tersoff", "pair_coeff * * SiC.tersoff Si"]
+"""
+SILICON = """
+species = ["Si"]
+
+[fit]
+level = 4
+cutoff = 3.2
+radial_basis_size = 4
+
+[initial]
+crystal = {name = "Si", structure = "diamond", a = 5.432}
+strains = [0.02]
+rattles = [0.03]
+
+[labelling]
+%s
+
+[selection]
+interval = 5
+per_round = 5
+
+[[exploration]]
+crystal = {name = "Si", structure = "diamond", a = 5.432}
+temperatures = [600]
+steps = 300
+"""
+LENNARD_JONES = {"sigma": 3.4, "epsilon": 0.0104, "rc": 6.0, "smooth": True}
+GIVEN = """
+species = ["Ar"]
+
+[fit]
+level = 4
+radial_basis_size = 4
+
+[initial]
+files = ["%s"]
+
+[labelling]
+type = "ase"
+calculator = "lj"
+keywords = {sigma = 3.4, epsilon = 0.0104, rc = 6.0, smooth = true}
+
+[[exploration]]
+crystal = {name = "Ar", structure = "fcc", a = 5.26}
+temperatures = [20]
+steps = 50
+"""
+CALCULATORS = """
+import os, time
+from ase.calculators.calculator import SCFError
+from ase.calculators.lj import LennardJones
+
+class Slow(LennardJones):
+    "Takes some tenths of a second, or as long as told."
+    seconds = float(os.environ.get("SLOW", 0.05))
+
+    def __init__(self):
+        LennardJones.__init__(self, sigma=2.2, epsilon=0.5, rc=3.1, smooth=True)
+
+    def calculate(self, atoms, *rest):
+        time.sleep(self.seconds)
+        LennardJones.calculate(self, atoms, *rest)
+
+class Moody(Slow):
+    "Likes neither vacancies nor sheared or stretched cells."
+    seconds = 0
+
+    def calculate(self, atoms, *rest):
+        if len(atoms) == 7:
+            raise ValueError("no [odd] numbers of atoms")
+        if abs(atoms.cell[0, 1]) > 1e-9:
+            raise SCFError("too many iterations")
+        if atoms.get_volume() > 5.45**3:
+            time.sleep(100)
+        Slow.calculate(self, atoms, *rest)
+
+class Refusing(Slow):
+    def calculate(self, atoms, *rest):
+        raise ValueError("never in the mood")
+"""
+
+
+def ase_labeller(name: str, time_limit: float = 60, workers: int = 1) -> str:
+    return f'type = "ase"\ncalculator = "toy_calculators.{name}"\ntime_limit = {time_limit}\nworkers = {workers}'
+
+
+@pytest.fixture(autouse=True)
+def calculators(tmp_path, monkeypatch):
+    """The module of toy calculators, importable by the commands that a test starts."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "toy_calculators.py").write_text(CALCULATORS)
+    path = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *([path] if path else [])]))
+
+
+def settings(folder: Path, text: str, *changes: tuple[str, str]) -> Path:
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "learn.toml").write_text(text)
+    return folder / "learn.toml"
+
+
+def learned(done: subprocess.CompletedProcess) -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def refused(done: subprocess.CompletedProcess, *says: str) -> str:
+    """One message, no traceback, status 1."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    for text in says:
+        assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("mtp: ") == 1, done.stderr
+    return done.stderr
+
+
+def consistent(folder: Path) -> tuple[Dataset, list[dict]]:
+    """The data set and the rounds of a complete loop, after checks of one against the other."""
+    rounds = json.loads((folder / "rounds.json").read_text())
+    dataset = Dataset(folder / "dataset.db")
+    labelled, failures = dataset.labelled(), dataset.failures()
+    assert dataset.pending() == []
+    assert [r["round"] for r in rounds] == list(range(len(rounds)))
+    assert [r["converged"] for r in rounds] == [False] * (len(rounds) - 1) + [True]
+    everything = [*labelled, *(failure.atoms for failure in failures)]
+    for number, record in enumerate(rounds):
+        assert sum(a.info["round"] == number + 1 for a in everything) == record["selected"]
+        assert sum(a.info["round"] <= number for a in labelled) == record["labelled"]
+        assert (folder / f"round_{number:03d}.almtp").exists()
+    assert len({(a.info["round"], a.info["origin"]) for a in everything}) == len(everything)
+    assert len({a.positions.tobytes() for a in everything}) == len(everything)
+    result = Potential.load(folder / "potential.almtp")
+    # every labelled neighbourhood lies in what the active set spans: maxvol ends at grades below 1.001
+    assert max(result.grade(atoms).maximum for atoms in labelled) < 1.0011
+    np.testing.assert_array_equal(Potential.load(folder / "potential.mtp").parameters, result.parameters)
+    return dataset, rounds
+
+
+@pytest.fixture(scope="module")
+def loops(mtp, tmp_path_factory):
+    """Folders of a loop that has converged, with what it printed, and of one that has used up its first round."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("finished", "begun")}
+    settings(folders["finished"], SILICON % TERSOFF)
+    (folders["finished"] / "printed").write_text(learned(mtp(folders["finished"], "learn", "learn.toml")))
+    settings(folders["begun"], "rounds = 1\n" + SILICON % TERSOFF)
+    assert mtp(folders["begun"], "learn", "learn.toml").returncode == 1
+    return folders
+
+
+@pytest.fixture
+def finished(loops, tmp_path):
+    """A copy of the finished loop, in run/."""
+    shutil.copytree(loops["finished"], tmp_path, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def begun(loops, tmp_path):
+    """A copy of the loop after its first round, in run/."""
+    shutil.copytree(loops["begun"], tmp_path, dirs_exist_ok=True)
+
+
+# ---- a loop from beginning to end
+
+
+def test_a_loop_converges_and_leaves_what_the_docs_promise(finished, tmp_path):
+    output = (tmp_path / "printed").read_text()
+    dataset, rounds = consistent(tmp_path / "run")
+    assert len(rounds) > 1
+    files = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(".")}
+    assert files == FILES | {f"round_{k:03d}.almtp" for k in range(len(rounds))}
+    for record in rounds:  # the table
+        row = next(line for line in output.splitlines() if re.match(rf"│ {record['round']} ", line))
+        numbers = [cell.strip() for cell in row.strip("│").split("│")]
+        assert numbers[1:5] == [str(record[key]) for key in ("labelled", "failed", "flagged", "selected")]
+        assert float(numbers[5]) == pytest.approx(record["highest_grade"], abs=0.005)  # two decimals
+    with Image.open(tmp_path / "run" / "learning.png") as image:
+        image.load()
+        assert min(image.size) > 500
+    grades = [atoms.info["grade"] for atoms in dataset.labelled() if atoms.info["round"] > 0]
+    assert min(grades) > 2
+
+    input_lines = [line.strip() for line in output.splitlines() if line.startswith("    pair_")]
+    (tmp_path / "in.lmp").write_text(
+        "lattice diamond 5.432\nregion box block 0 2 0 2 0 2\ncreate_box 1 box\ncreate_atoms 1 box\nmass 1 28.085\n"
+        + "\n".join(["", *input_lines])
+        + '\nrun 0\nprint "energy $(pe:%.15g)"\n'
+    )
+    (tmp_path / "in.lmp").write_text("units metal\n" + (tmp_path / "in.lmp").read_text())
+    done = subprocess.run([BIN / "lmp", "-in", "in.lmp"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    energy = float(re.search(r"^energy (.*)$", done.stdout, re.MULTILINE)[1])
+    expected = Potential.load(tmp_path / "run/potential.mtp").evaluate(bulk("Si", a=5.432, cubic=True).repeat(2))
+    assert energy == pytest.approx(expected.energy, rel=1e-10)  # 64 terms in another order
+
+
+def test_a_finished_loop_says_so_and_changes_nothing(mtp, tmp_path, finished):
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (tmp_path / "run").iterdir()}
+    assert "learned already, in" in learned(mtp(tmp_path, "learn", "learn.toml", "--json", "rounds.json"))
+    assert (tmp_path / "rounds.json").read_text() == (tmp_path / "run" / "rounds.json").read_text() + "\n"
+    assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (tmp_path / "run").iterdir()}
+
+
+def test_a_result_that_was_not_written_is_written_later(mtp, tmp_path, finished):
+    results = ["potential.mtp", "potential.almtp", "learning.png"]
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in results}
+    for name in results:
+        (tmp_path / "run" / name).unlink()
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in results[:2]} == {n: before[n] for n in results[:2]}
+    assert (tmp_path / "run" / "learning.png").exists()
+
+
+def test_a_loop_that_uses_up_its_rounds_fails_and_can_go_on(mtp, tmp_path):
+    settings(tmp_path, "rounds = 1\n" + SILICON % TERSOFF)
+    done = mtp(tmp_path, "learn", "learn.toml", "--json", "rounds.json")
+    refused(done, "run: not converged after 1 rounds: the highest grade", "round_000.almtp", "Raise `rounds`")
+    assert re.search(r"^│ 0 ", done.stdout, re.MULTILINE)  # the table all the same
+    assert len(json.loads((tmp_path / "rounds.json").read_text())) == 1
+    assert not (tmp_path / "run" / "potential.mtp").exists()
+    settings(tmp_path, SILICON % TERSOFF)
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    consistent(tmp_path / "run")
+
+
+def test_a_wider_search_goes_on_from_what_has_been_learned(mtp, tmp_path, finished):
+    _, first = consistent(tmp_path / "run")
+    settings(tmp_path, SILICON % TERSOFF, ("[600]", "[600, 1300]"))
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    rounds = json.loads((tmp_path / "run" / "rounds.json").read_text())
+    assert rounds[: len(first)] == first
+    assert len(rounds) > len(first)
+    assert rounds[-1]["converged"]
+    assert [passage["temperature"] for passage in rounds[-1]["passages"]] == [600, 1300]
+
+
+# ---- interruptions
+
+
+def count(folder: Path, status: str) -> int:
+    path = folder / "run" / "dataset.db"
+    return Dataset(path).counts()[status] if path.exists() else 0
+
+
+def n_rounds(folder: Path) -> int:
+    path = folder / "run" / "rounds.json"
+    return len(json.loads(path.read_text())) if path.exists() else 0
+
+
+MOMENTS = {
+    "when the candidates are there": lambda folder: count(folder, "pending") > 0,
+    "while labelling": lambda folder: count(folder, "labelled") > 1,
+    "while fitting": lambda folder: count(folder, "labelled") > 0 and count(folder, "pending") == 0,
+    "while exploring": lambda folder: (folder / "run" / "round_000.almtp").exists(),
+    "while labelling again": lambda folder: n_rounds(folder) > 0 and count(folder, "labelled") > 6,
+    "in the second exploration": lambda folder: (folder / "run" / "round_001.almtp").exists(),
+}
+
+
+def test_a_loop_that_is_killed_again_and_again_ends_like_one_that_was_not(mtp, tmp_path):
+    places = {name: tmp_path / name for name in ("killed", "whole")}
+    for place in places.values():
+        place.mkdir()
+        settings(place, SILICON % ase_labeller("Slow", workers=2), ("steps = 300", "steps = 1000"))
+    learned(mtp(places["whole"], "learn", "learn.toml", SLOW="0"))
+
+    rng = np.random.default_rng(5)
+    killed = places["killed"]
+    for moment in MOMENTS.values():
+        loop = subprocess.Popen([BIN / "mtp", "learn", "learn.toml"], cwd=killed, stdout=subprocess.DEVNULL)
+        while loop.poll() is None and not moment(killed):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.05))
+        loop.send_signal(signal.SIGKILL)
+        loop.wait()
+    learned(mtp(killed, "learn", "learn.toml"))
+
+    found, expected = (consistent(place / "run") for place in places.values())
+    keys = ("labelled", "failed", "flagged", "selected", "converged")
+    assert [[r[key] for key in keys] for r in found[1]] == [[r[key] for key in keys] for r in expected[1]]
+    potentials = [Potential.load(place / "run" / "potential.mtp").parameters for place in places.values()]
+    np.testing.assert_array_equal(*potentials)
+
+
+def test_candidates_of_a_round_that_was_cut_short_do_not_stay(mtp, tmp_path, begun):
+    # as if the loop had been killed when it had added the candidates, and not yet written the round down
+    (tmp_path / "run" / "rounds.json").unlink()
+    Dataset(tmp_path / "run" / "dataset.db").add_candidate(bulk("Si", cubic=True), 1, "of another exploration")
+    settings(tmp_path, SILICON % TERSOFF)
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    dataset, _ = consistent(tmp_path / "run")
+    assert "of another exploration" not in [atoms.info["origin"] for atoms in dataset.labelled()]
+
+
+def test_an_interrupt_from_the_keyboard_ends_the_calculations_too(tmp_path):
+    settings(tmp_path, SILICON % ase_labeller("Slow"))
+    environment = {**os.environ, "SLOW": "1000"}
+    with subprocess.Popen([BIN / "mtp", "learn", "learn.toml"], cwd=tmp_path, env=environment) as loop:
+        while not count(tmp_path, "pending"):
+            time.sleep(0.05)
+        time.sleep(1.5)
+        loop.send_signal(signal.SIGINT)
+        assert loop.wait(20) != 0
+    assert count(tmp_path, "failed") == 0
+
+
+def test_two_loops_cannot_use_one_folder(mtp, tmp_path):
+    settings(tmp_path, SILICON % ase_labeller("Slow"))
+    environment = {**os.environ, "SLOW": "1000"}
+    with subprocess.Popen([BIN / "mtp", "learn", "learn.toml"], cwd=tmp_path, env=environment) as loop:
+        while not count(tmp_path, "pending"):
+            time.sleep(0.05)
+        refused(mtp(tmp_path, "learn", "learn.toml"), "run: another learning loop works in this folder")
+        loop.kill()
+
+
+FULL_DISK = """
+import resource, sys
+import mpi4py.MPI  # first: its shared memory is a file too
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * int(sys.argv.pop()),) * 2)
+from mtp.cli import main
+main()
+"""
+
+
+def test_a_full_disk_is_an_error_and_the_loop_goes_on_later(mtp, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLOW", "0")
+    settings(tmp_path, SILICON % ase_labeller("Slow"))
+    for largest_file in (1, 45, 70):  # KiB: too little for an empty data set, for its growth, for the figure
+        command = [sys.executable, "-c", FULL_DISK, "learn", "learn.toml", str(largest_file)]
+        refused(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False), "run/")
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    consistent(tmp_path / "run")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(mtp, tmp_path):
+    (tmp_path / "run").write_text("")
+    settings(tmp_path, SILICON % TERSOFF)
+    refused(mtp(tmp_path, "learn", "learn.toml"), "run: cannot be used as the loop's folder")
+
+
+# ---- labellers that fail
+
+
+def test_what_the_labeller_cannot_do_is_recorded_skipped_and_reported(mtp, tmp_path):
+    settings(tmp_path, SILICON % ase_labeller("Moody", time_limit=1, workers=2), ("[0.03]", "[0.05, 0.1, 0.15]"))
+    output = learned(mtp(tmp_path, "learn", "learn.toml"))
+    dataset, rounds = consistent(tmp_path / "run")
+    failures = {failure.atoms.info["origin"]: failure for failure in dataset.failures()}
+    expected = {
+        "made: vacancy": ("failed", "ValueError: no [odd] numbers of atoms"),
+        "made: sheared by 0.02": ("not converged", "SCFError: too many iterations"),
+        "made: strained by 0.02": ("time limit", "no answer within 1 s"),
+    }
+    assert {origin: (f.reason, f.message) for origin, f in failures.items()} == expected
+    for failure in failures.values():
+        assert f"round 0: candidate {failure.id} is left out: {failure.reason}: {failure.message}" in output
+    assert [record["failed"] for record in rounds] == [3] * len(rounds)
+
+
+def test_a_loop_whose_candidates_all_fail_says_why_and_how_to_try_again(mtp, tmp_path):
+    settings(tmp_path, SILICON % ase_labeller("Refusing"))
+    for _ in range(2):  # the second time nothing is pending
+        said = refused(
+            mtp(tmp_path, "learn", "learn.toml"),
+            "none of the 5 candidates of round 0 could be labelled",
+            "failed: ValueError: never in the mood",
+        )
+    command = re.search(r"ase (db .*)$", said, re.MULTILINE)[1].split()
+    settings(tmp_path, SILICON % ase_labeller("Slow"))
+    subprocess.run([sys.executable, "-m", "ase", *command], cwd=tmp_path, check=True, capture_output=True)
+    learned(mtp(tmp_path, "learn", "learn.toml", SLOW="0"))
+    dataset, _ = consistent(tmp_path / "run")
+    assert dataset.failures() == []
+
+
+def test_later_candidates_that_all_fail_end_the_loop_without_loss(mtp, tmp_path, begun):
+    settings(tmp_path, SILICON % TERSOFF, ('type = "lammps"', 'type = "lammps"\ntime_limit = 1e-9'))
+    refused(mtp(tmp_path, "learn", "learn.toml"), "candidates of round 1 could be labelled", "no answer within 1e-09 s")
+    assert count(tmp_path, "labelled") == 5
+
+
+def test_labellers_are_never_mixed_and_the_other_one_computes_nothing(mtp, tmp_path, begun):
+    settings(tmp_path, SILICON % ase_labeller("Slow"))
+    done = mtp(tmp_path, "learn", "learn.toml", SLOW="1000", timeout=30)
+    refused(done, "run/dataset.db: holds labels of lammps-", "settings now describe ase-", "name a new `folder`")
+    assert count(tmp_path, "labelled") == 5
+
+
+def test_a_labeller_that_cannot_start_is_an_error(mtp, tmp_path):
+    settings(tmp_path, SILICON % ase_labeller("Absent"))
+    refused(mtp(tmp_path, "learn", "learn.toml"), "no calculator 'toy_calculators.Absent'")
+
+
+def test_a_failure_of_lammps_is_reported_and_the_loop_goes_on(mtp, tmp_path):
+    settings(
+        tmp_path,
+        SILICON % TERSOFF,
+        ("steps = 300", "steps = 300\ntimestep = 0.05"),
+        ("interval = 5", "interval = 1\nbreak = inf"),
+    )
+    done = mtp(tmp_path, "learn", "learn.toml")
+    rounds = json.loads((tmp_path / "run" / "rounds.json").read_text())
+    failed = [passage for record in rounds for passage in record["passages"] if passage["failure"]]
+    assert failed
+    assert f"LAMMPS failed: {failed[0]['failure']}" in done.stdout
+    assert len(rounds) > 1  # it went on
+    assert count(tmp_path, "labelled") > 5
+
+
+# ---- data that the user has
+
+
+def argon(n: int = 6) -> list[Atoms]:
+    rng = np.random.default_rng(2)
+    made = []
+    for _ in range(n):
+        atoms = bulk("Ar", a=rng.uniform(5.1, 5.4), cubic=True)
+        atoms.positions += rng.normal(0, 0.12, atoms.positions.shape)
+        atoms.calc = LennardJones(**LENNARD_JONES)
+        known = Labels(atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress())
+        made.append(with_labels(atoms, known))
+    return made
+
+
+@pytest.mark.parametrize("name", ["train.extxyz", "train.cfg"])
+def test_a_loop_begins_with_given_data(mtp, tmp_path, name):
+    write(tmp_path / name, argon(), ["Ar"])
+    path = settings(tmp_path, GIVEN % name)
+    learned(mtp(tmp_path.parent, "learn", path))
+    dataset, rounds = consistent(tmp_path / "run")
+    first = [atoms for atoms in dataset.labelled() if atoms.info["round"] == 0]
+    assert [atoms.info["origin"] for atoms in first] == [f"given: {name}#{n}" for n in range(1, 7)]
+    assert rounds[0]["labelled"] == 6
+    assert "learned already" in learned(mtp(tmp_path, "learn", "learn.toml"))  # from another folder: the same files
+
+
+def test_given_data_are_added_once_wherever_the_loop_is_started(mtp, tmp_path):
+    write(tmp_path / "train.extxyz", argon())
+    path = settings(tmp_path, GIVEN % "train.extxyz", ("calculator = ", 'calculator = "absent"\n# '))
+    path.write_text("rounds = 1\n" + path.read_text())
+    for place, argument in ((tmp_path.parent, path), (tmp_path, "learn.toml")):
+        (tmp_path / "run" / "rounds.json").unlink(missing_ok=True)
+        mtp(place, "learn", argument)
+    assert count(tmp_path, "labelled") == 6
+
+
+def damaged(kind: str) -> list[Atoms]:
+    frames = argon()
+    results = frames[2].calc.results
+    if kind == "species":
+        frames[2].symbols[0] = "Xe"
+    elif kind == "nan":
+        results["forces"] = results["forces"] * np.nan
+    elif kind == "no labels":
+        frames[2].calc = None
+    else:
+        frames[2].positions[1] = frames[2].positions[0]
+    if frames[2].calc is not None:
+        frames[2] = with_labels(frames[2], Labels(results["energy"], results["forces"], results["stress"]))
+    return frames
+
+
+def test_given_data_that_cannot_be_used_are_named_before_any_is_taken(mtp, tmp_path):
+    settings(tmp_path, GIVEN % "train.extxyz")
+    for kind, says in (
+        ("species", "Xe"),
+        ("nan", "forces is not finite"),
+        ("no labels", "no energy and no forces"),
+        ("overlap", "atoms 0 and 1 are"),
+    ):
+        write(tmp_path / "train.extxyz", damaged(kind))
+        refused(mtp(tmp_path, "learn", "learn.toml"), "train.extxyz#3: ", says)
+    write(tmp_path / "train.extxyz", argon())
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    assert len([a for a in consistent(tmp_path / "run")[0].labelled() if a.info["round"] == 0]) == 6
+
+
+def test_structures_are_checked_before_anything_is_computed(mtp, tmp_path):
+    settings(tmp_path, SILICON % TERSOFF, ('species = ["Si"]', 'species = ["C"]'))
+    refused(mtp(tmp_path, "learn", "learn.toml"), "Si")
+    crystal = 'crystal = {name = "Si", structure = "diamond", a = 5.432}\ntemp'
+    settings(tmp_path, SILICON % TERSOFF, (crystal, 'file = "absent.cif"\ntemp'))
+    refused(mtp(tmp_path, "learn", "learn.toml"), "absent.cif: cannot be read")
+    assert count(tmp_path, "pending") == 0
+
+
+def test_what_holds_for_all_rounds_cannot_be_changed_between_them(mtp, tmp_path, begun):
+    for old, new, says in (
+        ("level = 4", "level = 6", "begun with fit.level = 4"),
+        ("cutoff = 3.2", "cutoff = 4.0", "begun with fit.cutoff = 3.2"),
+        ("interval = 5", 'interval = 5\nmode = "configuration"', 'begun with selection.mode = "neighbourhood"'),
+        ("rattles = [0.03]", "rattles = [0.04]", "begun with initial.rattles = [0.03]"),
+    ):
+        settings(tmp_path, SILICON % TERSOFF, (old, new))
+        refused(mtp(tmp_path, "learn", "learn.toml"), says, new.split(" = ")[-1], "name a new `folder`")
+    settings(tmp_path, SILICON % TERSOFF, ("interval = 5", "interval = 4"), ("[600]", "[500]"))
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+
+
+# ---- several ranks
+
+
+def test_two_ranks_learn_what_one_learns(mtp, tmp_path):
+    results = []
+    for ranks in (1, 2):
+        folder = tmp_path / str(ranks)
+        folder.mkdir()
+        settings(folder, SILICON % TERSOFF, ("steps = 300", "steps = 60"), ("[600]", "[900]"))
+        learned(mtp(folder, "learn", "learn.toml", ranks=ranks))
+        results.append((*consistent(folder / "run"), Potential.load(folder / "run" / "potential.almtp")))
+    (one, rounds_of_one, potential), (two, rounds_of_two, other) = results
+    assert len(rounds_of_one) > 1
+    keys = ("labelled", "flagged", "selected")
+    for a, b in zip(rounds_of_one, rounds_of_two, strict=True):
+        assert [a[key] for key in keys] == [b[key] for key in keys]
+    for a, b in zip(one.labelled(), two.labelled(), strict=True):
+        assert a.info["origin"] == b.info["origin"]
+        # forces differ by the order of sums, 1e-15 of them, and 60 steps are too short for chaos to show
+        np.testing.assert_allclose(a.positions, b.positions, rtol=0, atol=1e-9)
+        assert potential.evaluate(a).energy == pytest.approx(other.evaluate(a).energy, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (SILICON % ase_labeller("Refusing"), "none of the 5 candidates of round 0 could be labelled"),
+        (SILICON % TERSOFF + "steeps = 3\n", "learn.toml: exploration[0].steeps: this key is not known"),
+    ],
+    ids=["rank 0 fails", "settings"],
+)
+def test_an_error_ends_all_ranks_and_is_told_once(mtp, tmp_path, text, says):
+    settings(tmp_path, text)
+    told_once(mtp, tmp_path, says)
+
+
+def test_all_ranks_end_alike_where_the_loop_has_not_converged(mtp, tmp_path, begun):
+    told_once(mtp, tmp_path, "not converged after 1 rounds")
+
+
+def told_once(mtp, tmp_path, says):
+    done = mtp(tmp_path, "learn", "learn.toml", ranks=2, timeout=60)
+    assert done.returncode != 0
+    assert done.stderr.count(says) == 1
+    assert "Traceback" not in done.stderr
