@@ -54,12 +54,14 @@ void for_each_atom(Sites<T> &sites, const mtp_neighbourhoods &atoms, int n_speci
       int64_t most = 0;
       for (int64_t i : group) most = std::max(most, atoms.first[i + 1] - atoms.first[i]);
       sites.begin(z, static_cast<int>(most));
-      for (std::size_t lane = 0; lane < group.size(); lane++)
-        for (int64_t pair = atoms.first[group[lane]]; pair < atoms.first[group[lane] + 1]; pair++) {
-          const double *r = atoms.vectors + 3 * pair;
-          const int32_t j = atoms.neighbour[pair];
-          sites.offer(static_cast<int>(lane), atoms.species[j], j, r[0], r[1], r[2]);
-        }
+      for (std::size_t lane = 0; lane < group.size(); lane++) {
+        const int64_t first = atoms.first[group[lane]], n = atoms.first[group[lane] + 1] - first;
+        sites.offer(static_cast<int>(lane), static_cast<int>(n), [&](int k, double *r) {
+          std::copy(atoms.vectors + 3 * (first + k), atoms.vectors + 3 * (first + k + 1), r);
+          const int32_t j = atoms.neighbour[first + k];
+          return Named{atoms.species[j], j};
+        });
+      }
       try {
         sites.evaluate(all_scalars);
       } catch (const SiteError &error) {

@@ -20,6 +20,11 @@ struct SiteError : Error {
   SiteError(int l, const std::string &what) : Error(Kind::numerical, what), lane(l) {}
 };
 
+// A neighbour's species, and what the caller knows it by.
+struct Named {
+  int species, index;
+};
+
 template <class T> class Sites {
  public:
   static constexpr int width = lanes<T>;
@@ -29,16 +34,29 @@ template <class T> class Sites {
   // A new group of atoms of this species with at most `most_neighbours` offered to each.
   void begin(int species, int most_neighbours);
 
-  // Offers a neighbour at r_ij = r_j - r_i to the atom in a lane; it counts where it is closer than the cutoff. `index` is the caller's name of j.
-  void offer(int lane, int species, int index, double x, double y, double z)
+  // Offers neighbours to the atom in a lane; those closer than the cutoff count. neighbour(k, r), k = 0 ... n - 1, sets r = r_j - r_i and returns
+  // the species of j (negative: left out) and the caller's name for it.
+  template <class Neighbour> void offer(int lane, int n, const Neighbour &neighbour)
   {
-    const double squared = x * x + y * y + z * z;
-    int &n = count[species * width + lane];
-    const std::size_t at = (static_cast<std::size_t>(species) * capacity + n) * width + lane;
-    xs[at] = x, ys[at] = y, zs[at] = z;
-    indices[at] = index;
-    least_squared = squared < least_squared ? squared : least_squared;
-    n += !(squared >= cutoff_squared);    // NaN counts, to be found by evaluate()
+    // members in local variables: the stores below might change them for all that the compiler knows
+    double *const x = xs, *const y = ys, *const z = zs;
+    int *const names = indices, *const counts = &count[lane];
+    const double limit = cutoff_squared;
+    const std::size_t stride = capacity;
+    double least = least_squared;
+    for (int k = 0; k < n; k++) {
+      double r[3];
+      const Named named = neighbour(k, r);
+      if (named.species < 0) continue;
+      const double squared = r[0] * r[0] + r[1] * r[1] + r[2] * r[2];
+      int &filled = counts[named.species * width];
+      const std::size_t at = (named.species * stride + filled) * width + lane;
+      x[at] = r[0], y[at] = r[1], z[at] = r[2];
+      names[at] = named.index;
+      least = squared < least ? squared : least;
+      filled += !(squared >= limit);    // NaN counts, to be found by evaluate()
+    }
+    least_squared = least;
   }
 
   // all_scalars: also the basis functions one by one, for parameter_gradient. Throws SiteError for coinciding atoms and for what is not finite.

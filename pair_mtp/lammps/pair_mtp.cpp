@@ -197,20 +197,20 @@ void PairMTP::evaluate_group(int species, const int *atoms, int n, bool all_scal
 
 void PairMTP::offer_neighbours(int lane, int i)
 {
-  const double *const *x = atom->x;
-  const int *const type = atom->type, *const listed = list->firstneigh[i];
-  const double x_i = x[i][0], y_i = x[i][1], z_i = x[i][2];
-  for (int jj = 0; jj < list->numneigh[i]; jj++) {
-    const int j = listed[jj] & NEIGHMASK;
-    const int species = species_of_type[type[j]];
-    if (species >= 0) sites->offer(lane, species, j, x[j][0] - x_i, x[j][1] - y_i, x[j][2] - z_i);
-  }
+  const double *const x = atom->x[0];    // contiguous
+  const int *const type = atom->type, *const listed = list->firstneigh[i], *const species = species_of_type.data();
+  const double x_i[3] = {atom->x[i][0], atom->x[i][1], atom->x[i][2]};
+  sites->offer(lane, list->numneigh[i], [=](int k, double *r) {
+    const int j = listed[k] & NEIGHMASK;
+    for (int a = 0; a < 3; a++) r[a] = x[3 * static_cast<bigint>(j) + a] - x_i[a];
+    return mtp::Named{species[type[j]], j};
+  });
 }
 
 // The one place where V_i and g_j = dV_i/dr_ij, r_ij = r_j - r_i, enter LAMMPS' sums.
 void PairMTP::book(int lane, int i)
 {
-  double **f = atom->f;
+  double *const f = atom->f[0];    // contiguous
   const double energy = energy_unit * sites->energy(lane);
   if (eflag_global) eng_vdwl += energy;
   if (eflag_atom) eatom[i] += energy;
@@ -219,11 +219,11 @@ void PairMTP::book(int lane, int i)
     const double g[3] = {energy_unit * of_j[0], energy_unit * of_j[1], energy_unit * of_j[2]};
     for (int a = 0; a < 3; a++) {
       of_i[a] += g[a];
-      f[j][a] -= g[a];
+      f[3 * static_cast<bigint>(j) + a] -= g[a];
     }
     if (vflag_either) book_virial(i, j, r, g);
   });
-  for (int a = 0; a < 3; a++) f[i][a] += of_i[a];
+  for (int a = 0; a < 3; a++) f[3 * static_cast<bigint>(i) + a] += of_i[a];
 }
 
 // W_ab = -r_ij,a g_b. The per-atom virial takes its symmetric part, half on i and half on j, as LAMMPS' many-body styles do. The centroid virial
