@@ -29,11 +29,11 @@ template <class Action> mtp_status guarded(const Action &action) noexcept
     return action();
   } catch (const Error &error) {
     switch (error.kind) {
-      case Error::Kind::format: return failed(MTP_ERROR_FORMAT, error.what());
-      case Error::Kind::file: return failed(MTP_ERROR_FILE, error.what());
-      case Error::Kind::argument: return failed(MTP_ERROR_ARGUMENT, error.what());
-      case Error::Kind::incompatible: return failed(MTP_ERROR_INCOMPATIBLE, error.what());
-      case Error::Kind::numerical: return failed(MTP_ERROR_NUMERICAL, error.what());
+    case Error::Kind::format: return failed(MTP_ERROR_FORMAT, error.what());
+    case Error::Kind::file: return failed(MTP_ERROR_FILE, error.what());
+    case Error::Kind::argument: return failed(MTP_ERROR_ARGUMENT, error.what());
+    case Error::Kind::incompatible: return failed(MTP_ERROR_INCOMPATIBLE, error.what());
+    case Error::Kind::numerical: return failed(MTP_ERROR_NUMERICAL, error.what());
     }
     return failed(MTP_ERROR_INTERNAL, error.what());
   } catch (const std::bad_alloc &) {

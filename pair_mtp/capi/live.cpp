@@ -28,8 +28,11 @@ Registry &registry()
 }
 
 struct DeadHandle : Error {
-  explicit DeadHandle(std::int64_t handle) :
-      Error(Kind::argument, "pair style handle " + std::to_string(handle) + " is dead: its LAMMPS object was closed or cleared, or chose another pair style") {}
+  explicit DeadHandle(std::int64_t handle)
+      : Error(Kind::argument,
+              "pair style handle " + std::to_string(handle) + " is dead: its LAMMPS object was closed or cleared, or chose another pair style")
+  {
+  }
 };
 
 std::shared_ptr<LiveStyle> find(std::int64_t handle)
@@ -111,7 +114,8 @@ mtp_status mtp_live_get_facts(int64_t handle, mtp_live_facts *facts)
 mtp_status mtp_live_watch(int64_t handle, double select_above, double break_above, int64_t capacity)
 {
   return with_style(handle, [&](LiveStyle &style) {
-    if (std::isnan(select_above) || std::isnan(break_above) || capacity < 0) throw Error(Error::Kind::argument, "thresholds must be numbers and the capacity not negative");
+    if (std::isnan(select_above) || std::isnan(break_above) || capacity < 0)
+      throw Error(Error::Kind::argument, "thresholds must be numbers and the capacity not negative");
     if (select_above > 0 && break_above < select_above) throw Error(Error::Kind::argument, "the break threshold lies below the select threshold");
     style.select_above = std::max(select_above, 0.0);
     style.break_above = break_above;
@@ -119,7 +123,8 @@ mtp_status mtp_live_watch(int64_t handle, double select_above, double break_abov
   });
 }
 
-mtp_status mtp_live_get_flagged(int64_t handle, int64_t index, mtp_flagged *flagged, int64_t *tags, int32_t *species, double *positions, double *grades)
+mtp_status mtp_live_get_flagged(int64_t handle, int64_t index, mtp_flagged *flagged, int64_t *tags, int32_t *species, double *positions,
+                                double *grades)
 {
   return with_style(handle, [&](LiveStyle &style) {
     if (index < 0 || index >= static_cast<int64_t>(style.flagged.size()))
@@ -155,9 +160,11 @@ mtp_status mtp_live_set_potential(int64_t handle, const mtp_potential *potential
     if (!style.model) throw Error(Error::Kind::incompatible, "the pair style has no potential yet: pair_coeff comes first");
     const Potential &running = style.model->potential;
     if (!next.same_form_as(running))
-      throw Error(Error::Kind::incompatible, "the new potential has another basis, cutoff, radial basis or species than the running one; start a new run with it");
+      throw Error(Error::Kind::incompatible,
+                  "the new potential has another basis, cutoff, radial basis or species than the running one; start a new run with it");
     if (running.active_set && !next.active_set)
-      throw Error(Error::Kind::incompatible, "the new potential has no active set, but the running one grades with one; build it first (`mtp select`)");
+      throw Error(Error::Kind::incompatible,
+                  "the new potential has no active set, but the running one grades with one; build it first (`mtp select`)");
     style.model = std::make_shared<const Model>(next);
     style.version++;
   });

@@ -37,10 +37,12 @@ void check(const mtp_potential &potential, const mtp_neighbourhoods &atoms)
   const int n_species = potential.potential.n_species;
   for (int64_t i = 0; i < atoms.n_atoms; i++) {
     if (atoms.species[i] < 0 || atoms.species[i] >= n_species)
-      throw Error(Error::Kind::argument, "atom " + std::to_string(i) + " has species " + std::to_string(atoms.species[i]) + ", the potential has " + std::to_string(n_species));
+      throw Error(Error::Kind::argument, "atom " + std::to_string(i) + " has species " + std::to_string(atoms.species[i]) + ", the potential has " +
+                                             std::to_string(n_species));
     for (int64_t pair = atoms.first[i]; pair < atoms.first[i + 1]; pair++)
       if (atoms.neighbour[pair] < 0 || atoms.neighbour[pair] >= atoms.n_atoms)
-        throw Error(Error::Kind::argument, "neighbour index " + std::to_string(atoms.neighbour[pair]) + " of atom " + std::to_string(i) + " is out of range");
+        throw Error(Error::Kind::argument,
+                    "neighbour index " + std::to_string(atoms.neighbour[pair]) + " of atom " + std::to_string(i) + " is out of range");
   }
 }
 
@@ -112,7 +114,8 @@ mtp_status mtp_potential_load(const char *path, mtp_potential **potential)
 mtp_status mtp_potential_new(const mtp_form *form, mtp_potential **potential)
 {
   return plainly([&] {
-    if (form->n_species < 1 || form->n_chebyshev < 1) throw Error(Error::Kind::argument, "a potential has at least one species and one radial basis function");
+    if (form->n_species < 1 || form->n_chebyshev < 1)
+      throw Error(Error::Kind::argument, "a potential has at least one species and one radial basis function");
     Potential made;
     made.n_species = form->n_species;
     made.n_chebyshev = form->n_chebyshev;
@@ -175,7 +178,8 @@ mtp_status mtp_potential_set_elements(mtp_potential *potential, const char *elem
       names.push_back(name);
     }
     if (!names.empty() && static_cast<int>(names.size()) != potential->potential.n_species)
-      throw Error(Error::Kind::argument, std::to_string(names.size()) + " element names for " + std::to_string(potential->potential.n_species) + " species");
+      throw Error(Error::Kind::argument,
+                  std::to_string(names.size()) + " element names for " + std::to_string(potential->potential.n_species) + " species");
     potential->potential.elements = std::move(names);
     potential->refresh();
   });
@@ -349,7 +353,8 @@ mtp_status mtp_active_set_set(mtp_potential *potential, int32_t mode, const doub
     ActiveSet next = ActiveSet::blank(mode_of(mode), n, n, rows);
     std::copy(rows, rows + next.rows.size(), next.rows.begin());
     next.invert();
-    if (next.inverse_error() >= 1e-2) throw Error(Error::Kind::numerical, "the active set is singular: its rows are linearly dependent but for rounding");
+    if (next.inverse_error() >= 1e-2)
+      throw Error(Error::Kind::numerical, "the active set is singular: its rows are linearly dependent but for rounding");
     potential->potential.active_set = std::move(next);
   });
 }

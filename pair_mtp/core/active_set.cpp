@@ -79,7 +79,8 @@ std::int64_t ActiveSet::maximise_volume(std::int64_t n_rows, const double *candi
       const double *b = candidates + row * n;
       multiply(n, inverse_transposed.data(), b, c.data());
       const int j = largest(n, c.data());
-      if (!std::isfinite(c[j])) throw Error(Error::Kind::numerical, "candidate row " + std::to_string(row) + " of the active set holds NaN or infinity");
+      if (!std::isfinite(c[j]))
+        throw Error(Error::Kind::numerical, "candidate row " + std::to_string(row) + " of the active set holds NaN or infinity");
       if (std::fabs(c[j]) <= threshold) continue;
       // Sherman-Morrison for A += e_j (b - a_j): (A^-1)^T_k -= (c_k - delta_jk) / c_j * (A^-1)^T_j
       double *pivot = &inverse_transposed[static_cast<std::size_t>(j) * n];
@@ -162,7 +163,8 @@ void ActiveSet::check(const std::string &where) const
 {
   const std::size_t size = static_cast<std::size_t>(n) * n;
   if (rows.size() != size || inverse_transposed.size() != size) throw Error(Error::Kind::format, where + ": the active set has the wrong size");
-  if (inverse_error() >= 1e-2) throw Error(Error::Kind::format, where + ": the active set is damaged: its stored inverse is not the inverse of its rows");
+  if (inverse_error() >= 1e-2)
+    throw Error(Error::Kind::format, where + ": the active set is damaged: its stored inverse is not the inverse of its rows");
 }
 
 }    // namespace mtp

@@ -63,7 +63,8 @@ template <class T> struct Collector<0, T> {
 };
 
 template <int fixed_n_mu, bool highest, class T>
-MTP_FUNCTION void pull_back_degree(int n_mu, int nu, int stride, const T (*u)[3], const T *f, const T *mono, const T *adjoint, const T *above, T *bar, T *angular, T (*of_u)[3])
+MTP_FUNCTION void pull_back_degree(int n_mu, int nu, int stride, const T (*u)[3], const T *f, const T *mono, const T *adjoint, const T *above, T *bar,
+                                   T *angular, T (*of_u)[3])
 {
   if (fixed_n_mu > 0) n_mu = fixed_n_mu;
   Collector<fixed_n_mu, T> collector(n_mu, stride, f, angular);
@@ -97,24 +98,24 @@ MTP_FUNCTION void pull_back_degree(int n_mu, int nu, int stride, const T (*u)[3]
 }
 
 template <bool highest, class T>
-MTP_FUNCTION void pull_back_any_degree(int n_mu, int nu, int stride, const T (*u)[3], const T *f, const T *mono, const T *adjoint, const T *above, T *bar, T *angular,
-                                       T (*of_u)[3])
+MTP_FUNCTION void pull_back_any_degree(int n_mu, int nu, int stride, const T (*u)[3], const T *f, const T *mono, const T *adjoint, const T *above,
+                                       T *bar, T *angular, T (*of_u)[3])
 {
   switch (n_mu) {
-    case 1: pull_back_degree<1, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u); break;
-    case 2: pull_back_degree<2, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u); break;
-    case 3: pull_back_degree<3, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u); break;
-    case 4: pull_back_degree<4, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u); break;
-    case 5: pull_back_degree<5, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u); break;
-    case 6: pull_back_degree<6, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u); break;
-    default: pull_back_degree<0, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u);
+  case 1: pull_back_degree<1, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u); break;
+  case 2: pull_back_degree<2, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u); break;
+  case 3: pull_back_degree<3, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u); break;
+  case 4: pull_back_degree<4, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u); break;
+  case 5: pull_back_degree<5, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u); break;
+  case 6: pull_back_degree<6, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u); break;
+  default: pull_back_degree<0, highest>(n_mu, nu, stride, u, f, mono, adjoint, above, bar, angular, of_u);
   }
 }
 
 // gradient[block][3] = dV_i/dr_ij and angular[block][stride]. bar is scratch like mono.
 template <class T>
-MTP_FUNCTION void pull_back(const PlanView &plan, int stride, const T (*u)[3], const T *inverse_r, const T *f, const T *df, const T *mono, const T *adjoint, T *bar,
-                            T *angular, T (*gradient)[3])
+MTP_FUNCTION void pull_back(const PlanView &plan, int stride, const T (*u)[3], const T *inverse_r, const T *f, const T *df, const T *mono,
+                            const T *adjoint, T *bar, T *angular, T (*gradient)[3])
 {
   for (int k = 0; k < stride * block; k++) angular[k] = T{};
   T of_u[block][3];

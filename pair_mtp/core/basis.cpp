@@ -380,8 +380,8 @@ bool operator==(const Basis &left, const Basis &right)
     return l.p == r.p && l.q == r.q && l.coefficient == r.coefficient && l.t == r.t;
   };
   return left.n_radial == right.n_radial && left.n_moments == right.n_moments && left.scalars == right.scalars &&
-      std::equal(left.basic.begin(), left.basic.end(), right.basic.begin(), right.basic.end(), same_basic) &&
-      std::equal(left.products.begin(), left.products.end(), right.products.begin(), right.products.end(), same_product);
+         std::equal(left.basic.begin(), left.basic.end(), right.basic.begin(), right.basic.end(), same_basic) &&
+         std::equal(left.products.begin(), left.products.end(), right.products.begin(), right.products.end(), same_product);
 }
 
 void Basis::check(const std::string &where) const
@@ -394,10 +394,12 @@ void Basis::check(const std::string &where) const
          " products fill fewer");
   for (int k = 0; k < n_b; k++) {
     const auto &m = basic[k];
-    if (m.mu < 0 || m.mu >= n_radial) fail("alpha_index_basic row " + std::to_string(k) + " names radial function " + std::to_string(m.mu) +
-                                           ", but there are " + std::to_string(n_radial));
+    if (m.mu < 0 || m.mu >= n_radial)
+      fail("alpha_index_basic row " + std::to_string(k) + " names radial function " + std::to_string(m.mu) + ", but there are " +
+           std::to_string(n_radial));
     for (int exponent : {m.a, m.b, m.c})
-      if (exponent < 0 || exponent > 64) fail("alpha_index_basic row " + std::to_string(k) + " has an impossible exponent: " + std::to_string(exponent));
+      if (exponent < 0 || exponent > 64)
+        fail("alpha_index_basic row " + std::to_string(k) + " has an impossible exponent: " + std::to_string(exponent));
   }
   std::vector<char> is_read(n_moments, 0);
   for (std::size_t row = 0; row < products.size(); row++) {

@@ -6,7 +6,8 @@
 // Scalars         B_alpha = m_(scalars[alpha])
 //
 // Level of a moment tensor M_(mu,nu) is 2 + 4 mu + nu; that of a product is the sum [Shapeev, Multiscale Model. Simul. 14, 1153 (2016);
-// Gubaev et al., Comput. Mater. Sci. 156, 148 (2019)]. The basis of level L holds every scalar contraction of at most four moments and level <= L once.
+// Gubaev et al., Comput. Mater. Sci. 156, 148 (2019)]. The basis of level L holds every scalar contraction of at most four moments and level <= L
+// once.
 #pragma once
 
 #include <array>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The expansions m_t = m_p - m_q - m_s and the products m_t = sum c m_p m_q: forward, adjoint (D_k = dV/dm_k), and the tangents of both along a direction of the summed moments (forward over
-// reverse). T is the lane type of what is computed, M that of the moments that it is computed from (M = double serves several directions T at one
-// atom).
+// The expansions m_t = m_p - m_q - m_s and the products m_t = sum c m_p m_q: forward, adjoint (D_k = dV/dm_k), and the tangents of both along a
+// direction of the summed moments (forward over reverse). T is the lane type of what is computed, M that of the moments that it is computed from (M =
+// double serves several directions T at one atom).
 #pragma once
 
 #include "function.hpp"

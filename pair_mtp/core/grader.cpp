@@ -43,7 +43,8 @@ Grader::Grader(const ActiveSet &set, const PlanView &plan)
   for (int z = 0; z < plan.n_species; z++)
     for (int k = 0; k < n_active; k++)
       for (int j = 0; j < set.n; j++)
-        inverses[(static_cast<std::size_t>(z) * n_active + k) * width + j] = set.inverse_transposed[static_cast<std::size_t>(j) * set.n + sites.place_of_active(z, k)];
+        inverses[(static_cast<std::size_t>(z) * n_active + k) * width + j] =
+            set.inverse_transposed[static_cast<std::size_t>(j) * set.n + sites.place_of_active(z, k)];
 }
 
 void Grader::grade(int species, const double *rows, double *grades) const

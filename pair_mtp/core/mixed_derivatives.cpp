@@ -144,7 +144,8 @@ void MixedDerivatives::differentiate_adjoint_by_linear(int first_column, int str
     for (int lane = 0; lane < n; lane++) dD[plan.scalars[first + lane] * pack_width + lane] += 1;
     on_best_vectors<AdjointOfScalars>(&plan, moments, dD);
     for (int k = 0; k < plan.n_summed; k++)
-      for (int lane = 0; lane < n; lane++) adjoint_by_parameter.get()[static_cast<std::size_t>(k) * stride + first_column + first + lane] = dD[k * pack_width + lane];
+      for (int lane = 0; lane < n; lane++)
+        adjoint_by_parameter.get()[static_cast<std::size_t>(k) * stride + first_column + first + lane] = dD[k * pack_width + lane];
   }
 }
 
@@ -172,7 +173,8 @@ void MixedDerivatives::differentiate_adjoint_by_radial(int stride)
         on_best_vectors<Tangents>(&plan, moments, adjoint, dm, dD);
         const int column = (z * plan.n_radial + mu) * plan.n_chebyshev + first;
         for (int k = 0; k < plan.n_summed; k++)
-          for (int lane = 0; lane < n_lanes; lane++) adjoint_by_parameter.get()[static_cast<std::size_t>(k) * stride + column + lane] = dD[k * pack_width + lane];
+          for (int lane = 0; lane < n_lanes; lane++)
+            adjoint_by_parameter.get()[static_cast<std::size_t>(k) * stride + column + lane] = dD[k * pack_width + lane];
       }
     }
 }

@@ -47,16 +47,16 @@ template <class T> MTP_FUNCTION void add_to_moments(const PlanView &plan, int st
   for (int nu = 0; nu <= plan.highest_degree; nu++) {
     const int size = monomials_of_degree(nu), n_mu = plan.n_mu[nu];
     switch (n_mu) {
-      case 1: add_degree<1>(size, stride, f, mono, moments); break;
-      case 2: add_degree<2>(size, stride, f, mono, moments); break;
-      case 3: add_degree<3>(size, stride, f, mono, moments); break;
-      case 4: add_degree<4>(size, stride, f, mono, moments); break;
-      case 5: add_degree<5>(size, stride, f, mono, moments); break;
-      case 6: add_degree<6>(size, stride, f, mono, moments); break;
-      default:
-        for (int k = 0; k < size; k++)
-          for (int mu = 0; mu < n_mu; mu++)
-            for (int n = 0; n < block; n++) moments[k * n_mu + mu] += f[n * stride + mu] * mono[k * block + n];
+    case 1: add_degree<1>(size, stride, f, mono, moments); break;
+    case 2: add_degree<2>(size, stride, f, mono, moments); break;
+    case 3: add_degree<3>(size, stride, f, mono, moments); break;
+    case 4: add_degree<4>(size, stride, f, mono, moments); break;
+    case 5: add_degree<5>(size, stride, f, mono, moments); break;
+    case 6: add_degree<6>(size, stride, f, mono, moments); break;
+    default:
+      for (int k = 0; k < size; k++)
+        for (int mu = 0; mu < n_mu; mu++)
+          for (int n = 0; n < block; n++) moments[k * n_mu + mu] += f[n * stride + mu] * mono[k * block + n];
     }
     mono += size * block;
     moments += size * n_mu;

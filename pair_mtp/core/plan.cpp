@@ -31,7 +31,8 @@ void Plan::lay_out_basic_moments(const Basis &basis)
   int highest = 0;
   for (const auto &m : basis.basic) {
     const int nu = m.a + m.b + m.c;
-    if (nu > max_degree) throw Error(Error::Kind::argument, "moments of rank " + std::to_string(nu) + " are beyond the supported " + std::to_string(max_degree));
+    if (nu > max_degree)
+      throw Error(Error::Kind::argument, "moments of rank " + std::to_string(nu) + " are beyond the supported " + std::to_string(max_degree));
     highest = std::max(highest, nu);
     counts.n_mu[nu] = std::max(counts.n_mu[nu], m.mu + 1);
   }

@@ -61,7 +61,7 @@ struct PlanView {
   int n_inner_targets, n_outer_rows, n_direct;
   const Target *inner_targets;
   const Row *outer_rows;
-  const int *direct_moments;        // scalars that are read as moments: not products, or products that others are made of
+  const int *direct_moments;    // scalars that are read as moments: not products, or products that others are made of
   const double *direct_coeffs;
 };
 

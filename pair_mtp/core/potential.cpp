@@ -241,7 +241,8 @@ void read_matrices(const std::string &path, const std::string &bytes, std::size_
   const std::size_t size = static_cast<std::size_t>(set.n) * set.n;
   if (bytes.size() < start + 2 * size * sizeof(double))
     throw Error(Error::Kind::format, path + ": the active set is truncated or does not belong to this potential: " + std::to_string(set.n) +
-                    " parameters need " + std::to_string(2 * size * sizeof(double)) + " bytes, found " + std::to_string(bytes.size() - std::min(bytes.size(), start)));
+                                         " parameters need " + std::to_string(2 * size * sizeof(double)) + " bytes, found " +
+                                         std::to_string(bytes.size() - std::min(bytes.size(), start)));
   set.rows.resize(size);
   set.inverse_transposed.resize(size);
   std::memcpy(set.rows.data(), &bytes[start], size * sizeof(double));
@@ -345,17 +346,19 @@ void Potential::set_parameters(const double *theta)
 bool Potential::same_form_as(const Potential &other) const
 {
   return n_species == other.n_species && elements == other.elements && n_chebyshev == other.n_chebyshev && cutoff == other.cutoff &&
-      min_distance == other.min_distance && basis == other.basis;
+         min_distance == other.min_distance && basis == other.basis;
 }
 
 void Potential::check(const std::string &where) const
 {
   const auto fail = [&](const std::string &what) { throw Error(Error::Kind::format, where + ": " + what); };
-  if (!(cutoff > min_distance) || min_distance < 0 || !std::isfinite(cutoff)) fail("the cutoff (max_dist) must be larger than min_dist, and that not negative");
+  if (!(cutoff > min_distance) || min_distance < 0 || !std::isfinite(cutoff))
+    fail("the cutoff (max_dist) must be larger than min_dist, and that not negative");
   if (!elements.empty() && static_cast<int>(elements.size()) != n_species)
     fail("names " + std::to_string(elements.size()) + " elements for " + std::to_string(n_species) + " species");
   if (!std::isfinite(scaling) || scaling == 0) fail("scaling must be finite and not zero");
-  if (1.0 * n_species * n_species * n_radial() * n_chebyshev > 1e8) fail("more than 1e8 radial coefficients: check the numbers of species and of functions");
+  if (1.0 * n_species * n_species * n_radial() * n_chebyshev > 1e8)
+    fail("more than 1e8 radial coefficients: check the numbers of species and of functions");
   basis.check(where);
 }
 
@@ -408,7 +411,8 @@ Potential read_potential(const std::string &path)
 void write_potential(const Potential &potential, const std::string &path, bool with_active_set)
 {
   potential.check(path);
-  if (with_active_set && !potential.active_set) throw Error(Error::Kind::argument, path + ": the potential has no active set to write; `mtp select` builds one");
+  if (with_active_set && !potential.active_set)
+    throw Error(Error::Kind::argument, path + ": the potential has no active set to write; `mtp select` builds one");
   const std::string partial = path + ".partial";
   {
     std::ofstream file(partial, std::ios::binary | std::ios::trunc);

@@ -126,7 +126,8 @@ template <class Kernel, class... Arguments> MTP_AVX2 void with_avx2(Arguments...
 inline int widest_vectors()
 {
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512bw"))
     return 8;
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 4 : 2;
 }

@@ -25,11 +25,14 @@ struct ForwardAndBack {
     Sites<S> &s = *group;
     const PlanView &plan = s.plan;
     const int n_radial = plan.n_radial;
-    const T *const xs = reinterpret_cast<const T *>(s.xs), *const ys = reinterpret_cast<const T *>(s.ys), *const zs = reinterpret_cast<const T *>(s.zs);
+    const T *const xs = reinterpret_cast<const T *>(s.xs), *const ys = reinterpret_cast<const T *>(s.ys),
+                   *const zs = reinterpret_cast<const T *>(s.zs);
     T *const moments = reinterpret_cast<T *>(s.moments), *const adjoint = reinterpret_cast<T *>(s.adjoint);
-    T *const mono = reinterpret_cast<T *>(s.mono), *const bar = reinterpret_cast<T *>(s.bar), *const polynomials = reinterpret_cast<T *>(s.polynomials);
+    T *const mono = reinterpret_cast<T *>(s.mono), *const bar = reinterpret_cast<T *>(s.bar),
+             *const polynomials = reinterpret_cast<T *>(s.polynomials);
     T *const f = reinterpret_cast<T *>(s.f), *const df = reinterpret_cast<T *>(s.df), *const angular = reinterpret_cast<T *>(s.angular);
-    T *const unit = reinterpret_cast<T *>(s.unit), *const inverse = reinterpret_cast<T *>(s.inverse), *const distance = reinterpret_cast<T *>(s.distance);
+    T *const unit = reinterpret_cast<T *>(s.unit), *const inverse = reinterpret_cast<T *>(s.inverse),
+             *const distance = reinterpret_cast<T *>(s.distance);
     T *const gradients = reinterpret_cast<T *>(s.gradients);
 
     for (int k = 0; k < plan.n_summed; k++) moments[k] = T{};
@@ -107,8 +110,8 @@ template <class Kernel, class... Arguments> void sweep(Sites<double> *group, Arg
 }    // namespace
 
 template <class T>
-Sites<T>::Sites(const PlanView &view) :
-    plan(view), cutoff_squared(view.cutoff * view.cutoff), count(static_cast<std::size_t>(view.n_species) * width), n_slots(view.n_species)
+Sites<T>::Sites(const PlanView &view)
+    : plan(view), cutoff_squared(view.cutoff * view.cutoff), count(static_cast<std::size_t>(view.n_species) * width), n_slots(view.n_species)
 {
   reserve(64);
 }
@@ -126,7 +129,9 @@ template <class T> void Sites<T>::reserve(int most_neighbours)
   indices = index_store.get();
 
   const std::size_t per_slot = 3 + 1 + 1 + 3 * static_cast<std::size_t>(plan.n_radial) + 3;
-  scratch.require((n * per_slot + 2 * static_cast<std::size_t>(plan.n_moments) + 2 * block * static_cast<std::size_t>(plan.n_monomials) + plan.n_chebyshev) * width);
+  scratch.require(
+      (n * per_slot + 2 * static_cast<std::size_t>(plan.n_moments) + 2 * block * static_cast<std::size_t>(plan.n_monomials) + plan.n_chebyshev) *
+      width);
   T *next = reinterpret_cast<T *>(scratch.get());
   const auto take = [&](std::size_t size) {
     T *const start = next;
@@ -188,7 +193,8 @@ template <class T> void Sites<T>::explain() const
       if (!(squared > same_place * same_place)) throw SiteError(lane, "two atoms are at the same place, or a position is NaN");
     });
   for (int lane = 0; lane < width; lane++)
-    if (!std::isfinite(energies[lane])) throw SiteError(lane, "the site energy is not finite: atoms are far closer than in any training data, or coefficients are damaged");
+    if (!std::isfinite(energies[lane]))
+      throw SiteError(lane, "the site energy is not finite: atoms are far closer than in any training data, or coefficients are damaged");
 }
 
 template <class T> void Sites<T>::parameter_gradient(double *rows)

@@ -2,8 +2,8 @@
 // Evaluates as many atoms of one species at once as the lane type T has lanes: site energies, their gradients by the neighbours' positions and, where
 // asked, by the parameters. Owns the scratch of one thread; the plan that it reads is shared and must outlive it.
 //
-// Neighbours are sorted by species into slots, so that all lanes of a slot have the same radial functions; lanes with fewer neighbours are padded with
-// weightless ones at the cutoff.
+// Neighbours are sorted by species into slots, so that all lanes of a slot have the same radial functions; lanes with fewer neighbours are padded
+// with weightless ones at the cutoff.
 #pragma once
 
 #include "error.hpp"
@@ -85,7 +85,8 @@ template <class T> class Sites {
   int place_of_active(int species, int k) const
   {
     if (k < n_radial_active()) return species * n_radial_active() + k;
-    return k == n_radial_active() ? plan.n_parameters - plan.n_scalar - plan.n_species + species : plan.n_parameters - plan.n_scalar + k - n_radial_active() - 1;
+    return k == n_radial_active() ? plan.n_parameters - plan.n_scalar - plan.n_species + species
+                                  : plan.n_parameters - plan.n_scalar + k - n_radial_active() - 1;
   }
 
   std::size_t bytes() const;

@@ -51,12 +51,9 @@ void PairMTP::settings(int narg, char **arg)
   if (narg == 1 && comm->me == 0)
     error->warning(FLERR, "pair_style {} {}: the file belongs into pair_coeff: pair_coeff * * {} El1 El2 ...", style, arg[0], arg[0]);
 
-  if (strcmp(update->unit_style, "metal") == 0)
-    energy_unit = 1;
-  else if (strcmp(update->unit_style, "real") == 0)
-    energy_unit = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
-  else
-    error->all(FLERR, "Pair style {} works with units metal or real, not {}", style, update->unit_style);
+  if (strcmp(update->unit_style, "metal") == 0) energy_unit = 1;
+  else if (strcmp(update->unit_style, "real") == 0) energy_unit = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
+  else error->all(FLERR, "Pair style {} works with units metal or real, not {}", style, update->unit_style);
 }
 
 void PairMTP::coeff(int narg, char **arg)

@@ -37,7 +37,7 @@ class PairMTP : public Pair {
   const std::string style;
   std::shared_ptr<mtp::LiveStyle> live;
   std::shared_ptr<const mtp::Model> model;           // what this step computes with
-  std::unique_ptr<mtp::Sites<mtp::Lane8>> sites;      // reads the plan in `model`
+  std::unique_ptr<mtp::Sites<mtp::Lane8>> sites;     // reads the plan in `model`
   std::vector<int> species_of_type;                  // [ntypes + 1]; -1: not this style's
   std::vector<std::vector<int>> atoms_of_species;    // those of the neighbour list
 

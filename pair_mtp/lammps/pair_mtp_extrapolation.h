@@ -32,14 +32,14 @@ class PairMTPExtrapolation : public PairMTP {
   void visit(int species, const int *atoms, int n) override;
 
  private:
-  int gamma_flag = 0;            // set to 1 by `fix pair` for the steps that want grades
-  bool grading = false;          // whether the step under way computes them
-  bool stopped_run = false;      // by this style, which then lets later runs start
-  std::vector<double> gamma;     // [nmax]
+  int gamma_flag = 0;           // set to 1 by `fix pair` for the steps that want grades
+  bool grading = false;         // whether the step under way computes them
+  bool stopped_run = false;     // by this style, which then lets later runs start
+  std::vector<double> gamma;    // [nmax]
   std::unique_ptr<mtp::Grader> grader;
   mtp::Scratch<double> rows;    // dV_i/dtheta of a group
   std::vector<double> sum;      // configuration mode: of the rows of this rank's atoms
-  bigint n_graded = 0;           // this rank's atoms so far
+  bigint n_graded = 0;          // this rank's atoms so far
 
   void begin_grades();
   void end_grades();

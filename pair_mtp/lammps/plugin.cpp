@@ -17,7 +17,7 @@ static void check_version(void *lmp)
 {
   if (lammps_version(lmp) == utils::date2num(MTP_LAMMPS_VERSION) || lammps_extract_setting(lmp, "world_rank") != 0) return;
   const std::string warning = "mtpplugin.so was built for LAMMPS " MTP_LAMMPS_VERSION ", this is version " + std::to_string(lammps_version(lmp)) +
-      ": it may crash or compute nonsense; build it for this LAMMPS";
+                              ": it may crash or compute nonsense; build it for this LAMMPS";
   lammps_error(lmp, LMP_ERROR_WARNING, warning.c_str());
 }
 
