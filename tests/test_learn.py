@@ -325,10 +325,19 @@ def test_candidates_of_a_round_that_was_cut_short_do_not_stay(mtp, tmp_path, beg
     assert "of another exploration" not in [atoms.info["origin"] for atoms in dataset.labelled()]
 
 
+# A shell that runs the tests in the background has SIGINT ignored, and its children inherit that.
+INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def test_an_interrupt_from_the_keyboard_ends_the_calculations_too(tmp_path):
     settings(tmp_path, SILICON % ase_labeller("Slow"))
     environment = {**os.environ, "SLOW": "1000"}
-    with subprocess.Popen([BIN / "mtp", "learn", "learn.toml"], cwd=tmp_path, env=environment) as loop:
+    command = [sys.executable, "-c", INTERRUPTIBLE, BIN / "mtp", "learn", "learn.toml"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment) as loop:
         while not count(tmp_path, "pending"):
             time.sleep(0.05)
         time.sleep(1.5)
