@@ -17,6 +17,7 @@ namespace mtp {
 namespace {
 
 const char elements_key[] = "elements=";
+constexpr double longest_cutoff = 100;    // Angstrom
 
 std::string trimmed(const std::string &text)
 {
@@ -354,6 +355,8 @@ void Potential::check(const std::string &where) const
   const auto fail = [&](const std::string &what) { throw Error(Error::Kind::format, where + ": " + what); };
   if (!(cutoff > min_distance) || min_distance < 0 || !std::isfinite(cutoff))
     fail("the cutoff (max_dist) must be larger than min_dist, and that not negative");
+  if (cutoff > longest_cutoff)
+    fail("the cutoff (max_dist) is " + std::to_string(cutoff) + " Angstrom; no neighbour list holds that many atoms, check its unit");
   if (!elements.empty() && static_cast<int>(elements.size()) != n_species)
     fail("names " + std::to_string(elements.size()) + " elements for " + std::to_string(n_species) + " species");
   if (!std::isfinite(scaling) || scaling == 0) fail("scaling must be finite and not zero");
