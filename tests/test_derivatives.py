@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from mtp.neighbours import joined
 from mtp.potential import Potential
 
 SPECIES = ("Cu", "O", "H")
@@ -174,3 +175,45 @@ def test_the_number_of_chebyshev_functions_extends_the_basis(random_potential, r
     found = long.parameter_gradient(atoms)[:, :-linear].reshape(len(atoms), -1, 11)[:, :, :5]
     expected = short.parameter_gradient(atoms)[:, :-linear].reshape(found.shape)
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12 * np.abs(expected).max())
+
+
+def random_errors(potential, atoms, seed=0):
+    """Reference values near the observables, and weights, some of them zero."""
+    rng = np.random.default_rng(seed)
+    size = 7 + 3 * len(atoms)
+    reference = observables(potential, potential.parameters, atoms) + rng.standard_normal(size)
+    return reference, rng.uniform(0, 1, size) * (rng.uniform(size=size) > 0.2)
+
+
+def test_the_gradient_of_the_square_errors_is_that_of_the_jacobian(case):
+    potential, atoms = case
+    reference, weights = random_errors(potential, atoms)
+    errors, gradient = potential.square_errors(potential.neighbourhoods(atoms), reference, weights)
+    difference = observables(potential, potential.parameters, atoms) - reference
+    square = weights * difference**2
+    parts = [square[:1].sum(), square[1:-6].sum(), square[-6:].sum()]
+    np.testing.assert_allclose(errors, parts, rtol=1e-9)  # differences of order one of energies of up to 1e3
+    jacobian = stacked(potential.jacobian(atoms))
+    expected = 2 * jacobian.T @ (weights * difference)
+    size = 2 * np.abs(jacobian).T @ np.abs(weights * difference)  # rounding is relative to the sum of the sizes
+    assert (np.abs(gradient - expected) < 1e-9 * (size + size.max() * 1e-3)).all()
+
+
+def test_several_configurations_in_one_call_are_what_each_is_alone(random_potential, random_atoms):
+    potential = random_potential(("Cu", "O"), level=10)
+    several = [random_atoms(("Cu", "O"), seed=k, repeat=(2, 2, 1 + k % 3)) for k in range(5)]
+    near = joined([potential.neighbourhoods(atoms) for atoms in several])
+    for linear_only in (False, True):
+        alone = np.concatenate([stacked(potential.jacobian(atoms, linear_only=linear_only)) for atoms in several])
+        found = potential.jacobian_rows(near, linear_only)
+        np.testing.assert_allclose(found, alone, rtol=1e-11, atol=1e-12 * np.abs(alone).max())  # order of sums
+    errors = [random_errors(potential, atoms, seed) for seed, atoms in enumerate(several)]
+    alone = [
+        potential.square_errors(potential.neighbourhoods(atoms), *error)
+        for atoms, error in zip(several, errors, strict=True)
+    ]
+    together = potential.square_errors(near, *(np.concatenate(side) for side in zip(*errors, strict=True)))
+    for side in (0, 1):
+        expected = sum(one[side] for one in alone)
+        np.testing.assert_allclose(together[side], expected, rtol=1e-10, atol=1e-11 * np.abs(expected).max())
+    assert potential.square_errors(near, *(np.concatenate(s) for s in zip(*errors, strict=True)), False)[1] is None

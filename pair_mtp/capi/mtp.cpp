@@ -4,6 +4,7 @@
 #include "guarded.hpp"
 #include "mtp_potential.hpp"
 
+#include "../core/directional_gradient.hpp"
 #include "../core/grader.hpp"
 #include "../core/mixed_derivatives.hpp"
 #include "../core/sites.hpp"
@@ -34,25 +35,44 @@ template <class Action> mtp_status plainly(const Action &action) noexcept
 
 void check(const mtp_potential &potential, const mtp_neighbourhoods &atoms)
 {
+  const auto refuse = [](const std::string &what) { throw Error(Error::Kind::argument, what); };
+  if (atoms.n_configurations < 1 || atoms.first_atom[0] != 0 || atoms.first_atom[atoms.n_configurations] != atoms.n_atoms)
+    refuse("the atoms of the configurations do not add up to all atoms");
   const int n_species = potential.potential.n_species;
-  for (int64_t i = 0; i < atoms.n_atoms; i++) {
-    if (atoms.species[i] < 0 || atoms.species[i] >= n_species)
-      throw Error(Error::Kind::argument, "atom " + std::to_string(i) + " has species " + std::to_string(atoms.species[i]) + ", the potential has " +
-                                             std::to_string(n_species));
-    for (int64_t pair = atoms.first[i]; pair < atoms.first[i + 1]; pair++)
-      if (atoms.neighbour[pair] < 0 || atoms.neighbour[pair] >= atoms.n_atoms)
-        throw Error(Error::Kind::argument,
-                    "neighbour index " + std::to_string(atoms.neighbour[pair]) + " of atom " + std::to_string(i) + " is out of range");
+  for (int64_t c = 0; c < atoms.n_configurations; c++) {
+    const int64_t first = atoms.first_atom[c], end = atoms.first_atom[c + 1];
+    if (end < first) refuse("configuration " + std::to_string(c) + " ends before it begins");
+    for (int64_t i = first; i < end; i++) {
+      if (atoms.species[i] < 0 || atoms.species[i] >= n_species)
+        refuse("atom " + std::to_string(i) + " has species " + std::to_string(atoms.species[i]) + ", the potential has " + std::to_string(n_species));
+      for (int64_t pair = atoms.first[i]; pair < atoms.first[i + 1]; pair++)
+        if (atoms.neighbour[pair] < first || atoms.neighbour[pair] >= end)
+          refuse("neighbour index " + std::to_string(atoms.neighbour[pair]) + " of atom " + std::to_string(i) + " is out of range");
+    }
   }
 }
 
-// Evaluates all atoms, as many of a species at a time as T has lanes, and calls action(lane, atom) after each evaluation.
-template <class T, class Action>
-void for_each_atom(Sites<T> &sites, const mtp_neighbourhoods &atoms, int n_species, bool all_scalars, const Action &action)
+// Where observables stand in arrays of those of several configurations, 7 + 3 N in a row for each.
+struct Observables {
+  std::vector<int64_t> configuration;    // of each atom
+  const int64_t *first_atom;
+
+  explicit Observables(const mtp_neighbourhoods &atoms) : configuration(atoms.n_atoms), first_atom(atoms.first_atom)
+  {
+    for (int64_t c = 0; c < atoms.n_configurations; c++) std::fill(configuration.begin() + first_atom[c], configuration.begin() + first_atom[c + 1], c);
+  }
+  int64_t energy(int64_t c) const { return 3 * first_atom[c] + 7 * c; }
+  int64_t force(int64_t i) const { return 3 * i + 7 * configuration[i] + 1; }
+  int64_t virial(int64_t c) const { return 3 * first_atom[c + 1] + 7 * c + 1; }
+  int64_t size(int64_t n_configurations) const { return energy(n_configurations); }
+};
+
+// Offers the neighbours of all atoms, eight atoms of a species at a time, and calls action(species, atoms in the lanes) for each group.
+template <class Action> void for_each_group(Sites<Lane8> &sites, const mtp_neighbourhoods &atoms, int n_species, const Action &action)
 {
   std::vector<int64_t> group;
   for (int z = 0; z < n_species; z++) {
-    const auto evaluate = [&] {
+    const auto offer = [&] {
       int64_t most = 0;
       for (int64_t i : group) most = std::max(most, atoms.first[i + 1] - atoms.first[i]);
       sites.begin(z, static_cast<int>(most));
@@ -64,21 +84,30 @@ void for_each_atom(Sites<T> &sites, const mtp_neighbourhoods &atoms, int n_speci
           return Named{atoms.species[j], j};
         });
       }
-      try {
-        sites.evaluate(all_scalars);
-      } catch (const SiteError &error) {
-        throw Error(error.kind, "atom " + std::to_string(group[error.lane]) + ": " + error.what());
-      }
       action(z, group);
       group.clear();
     };
     for (int64_t i = 0; i < atoms.n_atoms; i++) {
       if (atoms.species[i] != z) continue;
       group.push_back(i);
-      if (static_cast<int>(group.size()) == Sites<T>::width) evaluate();
+      if (static_cast<int>(group.size()) == Sites<Lane8>::width) offer();
     }
-    if (!group.empty()) evaluate();
+    if (!group.empty()) offer();
   }
+}
+
+// Evaluates all atoms and calls action(species, atoms in the lanes) after each evaluation.
+template <class Action>
+void for_each_atom(Sites<Lane8> &sites, const mtp_neighbourhoods &atoms, int n_species, bool all_scalars, const Action &action)
+{
+  for_each_group(sites, atoms, n_species, [&](int z, const std::vector<int64_t> &group) {
+    try {
+      sites.evaluate(all_scalars);
+    } catch (const SiteError &error) {
+      throw Error(error.kind, "atom " + std::to_string(group[error.lane]) + ": " + error.what());
+    }
+    action(z, group);
+  });
 }
 
 const int voigt[6][2] = {{0, 0}, {1, 1}, {2, 2}, {1, 2}, {0, 2}, {0, 1}};
@@ -98,7 +127,7 @@ extern "C" {
 
 int32_t mtp_abi_version(void)
 {
-  return 1;
+  return 2;
 }
 
 const char *mtp_last_error(void)
@@ -214,23 +243,26 @@ mtp_status mtp_evaluate(const mtp_potential *potential, const mtp_neighbourhoods
     const PlanView plan = potential->compiled().view();
     check(*potential, *atoms);
     Sites<Lane8> sites(plan);
+    const Observables places(*atoms);
     std::fill(forces, forces + 3 * atoms->n_atoms, 0.0);
-    std::fill(virial, virial + 9, 0.0);
+    std::fill(virial, virial + 9 * atoms->n_configurations, 0.0);
     for_each_atom(sites, *atoms, plan.n_species, false, [&](int, const std::vector<int64_t> &group) {
       for (std::size_t lane = 0; lane < group.size(); lane++) {
         const int64_t i = group[lane];
+        double *const W = virial + 9 * places.configuration[i];
         energies[i] = sites.energy(static_cast<int>(lane));
         sites.for_each_neighbour(static_cast<int>(lane), [&](int j, const double *r, const double *g) {
           for (int b = 0; b < 3; b++) {
             forces[3 * i + b] += g[b];
             forces[3 * static_cast<int64_t>(j) + b] -= g[b];
-            for (int a = 0; a < 3; a++) virial[3 * a + b] += r[a] * g[b];
+            for (int a = 0; a < 3; a++) W[3 * a + b] += r[a] * g[b];
           }
         });
       }
     });
-    for (int a = 0; a < 3; a++)    // symmetric by rotational invariance, but for rounding
-      for (int b = 0; b < a; b++) virial[3 * a + b] = virial[3 * b + a] = (virial[3 * a + b] + virial[3 * b + a]) / 2;
+    for (int64_t c = 0; c < atoms->n_configurations; c++, virial += 9)
+      for (int a = 0; a < 3; a++)    // symmetric by rotational invariance, but for rounding
+        for (int b = 0; b < a; b++) virial[3 * a + b] = virial[3 * b + a] = (virial[3 * a + b] + virial[3 * b + a]) / 2;
   });
 }
 
@@ -255,41 +287,76 @@ mtp_status mtp_parameter_gradient(const mtp_potential *potential, const mtp_neig
   });
 }
 
-mtp_status mtp_jacobian(const mtp_potential *potential, const mtp_neighbourhoods *atoms, int32_t linear_only, double *energy, double *forces,
-                        double *virial)
+mtp_status mtp_jacobian(const mtp_potential *potential, const mtp_neighbourhoods *atoms, int32_t linear_only, double *jacobian)
 {
   return plainly([&] {
     const PlanView plan = potential->compiled().view();
     check(*potential, *atoms);
-    MixedDerivatives sites(plan);
-    const int64_t skipped = linear_only ? potential->potential.n_radial_coeffs() : 0, n = plan.n_parameters - skipped;
-    const int first_active = linear_only ? sites.n_radial_active() : 0, n_active = sites.n_parameters(linear_only != 0);
-    const int n_radial = linear_only ? 0 : sites.n_radial_active();
-    std::vector<double> row(sites.n_active());
-    Scratch<double> mixed;
-    std::fill(energy, energy + n, 0.0);
-    std::fill(forces, forces + 3 * atoms->n_atoms * n, 0.0);
-    std::fill(virial, virial + 6 * n, 0.0);
-    for_each_atom(sites, *atoms, plan.n_species, true, [&](int z, const std::vector<int64_t> &group) {
-      const int64_t i = group[0];
-      sites.parameter_gradient(row.data());
-      for (int k = 0; k < n_active; k++) energy[sites.place_of_active(z, first_active + k) - skipped] += row[first_active + k];
-      sites.compute(linear_only != 0, mixed);
-      // the parameters that gradients depend on are two runs of a row: the radial coefficients of this species and the moment coefficients
-      const int64_t radial = linear_only ? 0 : sites.place_of_active(z, 0), moment = n - plan.n_scalar;
-      const auto add = [&](double *to, const double *from, double weight) {
-        for (int theta = 0; theta < n_radial; theta++) to[radial + theta] += weight * from[theta];
-        for (int theta = 0; theta < plan.n_scalar; theta++) to[moment + theta] += weight * from[n_radial + 1 + theta];
-      };
-      const double *from = mixed.get();
-      sites.for_each_neighbour(0, [&](int j, const double *r, const double *) {
-        for (int b = 0; b < 3; b++, from += n_active) {
-          add(forces + (3 * i + b) * n, from, 1);
-          add(forces + (3 * static_cast<int64_t>(j) + b) * n, from, -1);
-          for (int v = 0; v < 6; v++)
-            if (voigt[v][1] == b) add(virial + v * n, from, r[voigt[v][0]]);
-        }
-      });
+    MixedDerivatives sites(plan, linear_only != 0);
+    const Observables places(*atoms);
+    const int64_t n = plan.n_parameters - (linear_only ? potential->potential.n_radial_coeffs() : 0);
+    std::fill(jacobian, jacobian + places.size(atoms->n_configurations) * n, 0.0);
+    for_each_atom(sites, *atoms, plan.n_species, true, [&](int, const std::vector<int64_t> &group) {
+      sites.prepare();
+      for (std::size_t lane = 0; lane < group.size(); lane++) {
+        const int64_t i = group[lane], c = places.configuration[i];
+        // rows of forces are counted from the batch's first atom on, as neighbours are
+        double *const forces = jacobian + (places.force(i) - 3 * i) * n;
+        sites.add(static_cast<int>(lane), static_cast<int>(i), {jacobian + places.energy(c) * n, forces, jacobian + places.virial(c) * n, n});
+      }
+    });
+  });
+}
+
+mtp_status mtp_square_errors(const mtp_potential *potential, const mtp_neighbourhoods *atoms, const double *reference, const double *weights,
+                             double *errors, double *gradient)
+{
+  return plainly([&] {
+    const PlanView plan = potential->compiled().view();
+    const Observables places(*atoms);
+    const int64_t n = atoms->n_atoms, n_configurations = atoms->n_configurations;
+    std::vector<double> energies(n), forces(3 * n), virials(9 * n_configurations);
+    const mtp_status status = mtp_evaluate(potential, atoms, energies.data(), forces.data(), virials.data());
+    if (status != MTP_SUCCESS) throw Error(Error::Kind::numerical, last_error());
+
+    // d(error)/d(observable), in place of the observables: of total energies, forces and the nine components of the virial
+    std::fill(errors, errors + 3, 0.0);
+    const auto differentiate = [&](double predicted, int64_t at, double &error) {
+      const double difference = predicted - reference[at];
+      error += weights[at] * difference * difference;
+      return 2 * weights[at] * difference;
+    };
+    std::vector<double> of_energy(n_configurations);
+    for (int64_t c = 0; c < n_configurations; c++) {
+      double energy = 0;
+      for (int64_t i = atoms->first_atom[c]; i < atoms->first_atom[c + 1]; i++) energy += energies[i];
+      of_energy[c] = differentiate(energy, places.energy(c), errors[0]);
+      for (int64_t i = atoms->first_atom[c]; i < atoms->first_atom[c + 1]; i++)
+        for (int b = 0; b < 3; b++) forces[3 * i + b] = differentiate(forces[3 * i + b], places.force(i) + b, errors[1]);
+      double *const W = &virials[9 * c];
+      for (int v = 0; v < 6; v++) {
+        const int a = voigt[v][0], b = voigt[v][1];
+        const double half = differentiate(W[3 * a + b], places.virial(c) + v, errors[2]) / (a == b ? 1 : 2);
+        W[3 * a + b] = W[3 * b + a] = half;
+      }
+    }
+    if (!gradient) return;
+
+    // the force on atom k is -dE/dr_k: the directions are differences of these derivatives, and strain for the virial's
+    DirectionalGradient sites(plan);
+    std::fill(gradient, gradient + plan.n_parameters, 0.0);
+    for_each_group(sites, *atoms, plan.n_species, [&](int, const std::vector<int64_t> &group) {
+      double energy_weights[pack_width] = {};
+      for (std::size_t lane = 0; lane < group.size(); lane++) {
+        const int64_t i = group[lane], c = places.configuration[i];
+        energy_weights[lane] = of_energy[c];
+        const double *const of_i = &forces[3 * i], *const W = &virials[9 * c];
+        sites.set_directions(static_cast<int>(lane), [&](int j, const double *r, double *v) {
+          const double *const of_j = &forces[3 * static_cast<int64_t>(j)];
+          for (int b = 0; b < 3; b++) v[b] = of_i[b] - of_j[b] + W[b] * r[0] + W[3 + b] * r[1] + W[6 + b] * r[2];
+        });
+      }
+      sites.add_gradient(energy_weights, gradient);
     });
   });
 }
@@ -303,23 +370,29 @@ mtp_status mtp_grade(const mtp_potential *potential, const mtp_neighbourhoods *a
     check(*potential, *atoms);
     Sites<Lane8> sites(plan);
     const Grader grader(*set, plan);
+    const Observables places(*atoms);
     const int n_active = sites.n_active();
     Scratch<double> rows;
     rows.require(static_cast<std::size_t>(n_active) * pack_width);
-    std::vector<double> sum(plan.n_parameters, 0.0);
+    const bool local = set->mode == ActiveSetMode::neighbourhood;
+    std::vector<double> mean(local ? 0 : plan.n_parameters * atoms->n_configurations, 0.0);    // rows of the configurations
     for_each_atom(sites, *atoms, plan.n_species, true, [&](int z, const std::vector<int64_t> &group) {
       sites.parameter_gradient(rows.get());
-      if (set->mode == ActiveSetMode::neighbourhood) {
+      if (local) {
         double of_lane[pack_width];
         grader.grade(z, rows.get(), of_lane);
         for (std::size_t lane = 0; lane < group.size(); lane++) grades[group[lane]] = of_lane[lane];
-      } else {
+        return;
+      }
+      for (std::size_t lane = 0; lane < group.size(); lane++) {
+        const int64_t c = places.configuration[group[lane]];
+        const auto size = static_cast<double>(atoms->first_atom[c + 1] - atoms->first_atom[c]);
         for (int k = 0; k < n_active; k++)
-          for (std::size_t lane = 0; lane < group.size(); lane++)
-            sum[sites.place_of_active(z, k)] += rows.get()[k * pack_width + static_cast<int>(lane)] / static_cast<double>(atoms->n_atoms);
+          mean[c * plan.n_parameters + sites.place_of_active(z, k)] += rows.get()[k * pack_width + static_cast<int>(lane)] / size;
       }
     });
-    if (set->mode == ActiveSetMode::configuration) grades[0] = set->grade(sum.data());
+    if (!local)
+      for (int64_t c = 0; c < atoms->n_configurations; c++) grades[c] = set->grade(&mean[c * plan.n_parameters]);
   });
 }
 

@@ -81,31 +81,38 @@ mtp_status mtp_potential_set_scaling(mtp_potential *potential, double scaling);
 
 /* ---- evaluation ---------------------------------------------------------------------------------------------------------------- */
 
-/* The neighbourhoods of the atoms of a configuration (full lists; the same neighbour may come several times as different images). */
+/* The neighbourhoods of the atoms of one or several configurations, those of each in a row (full lists; the same neighbour may come several times as
+ * different images). An atom's neighbours belong to its own configuration. */
 typedef struct {
-  int64_t n_atoms;
+  int64_t n_configurations;   /* >= 1 */
+  const int64_t *first_atom; /* [n_configurations + 1]: the atoms of configuration c are first_atom[c] ... first_atom[c + 1] - 1 */
+  int64_t n_atoms;           /* = first_atom[n_configurations] */
   const int32_t *species;    /* [n_atoms], 0 ... n_species - 1 */
   const int64_t *first;      /* [n_atoms + 1]: the pairs of atom i are first[i] ... first[i + 1] - 1 */
   const int32_t *neighbour;  /* [n_pairs]: index of the neighbour j */
   const double *vectors;     /* [n_pairs][3]: r_ij = r_j - r_i; pairs at or beyond the cutoff are ignored */
 } mtp_neighbourhoods;
 
-/* energies: [n_atoms] site energies; forces: [n_atoms][3]; virial: [9], W_ab = sum_ij (r_ij)_a dV_i/d(r_ij)_b = volume times ASE's stress,
+/* energies: [n_atoms] site energies; forces: [n_atoms][3]; virial: [n_configurations][9], W_ab = sum_ij (r_ij)_a dV_i/d(r_ij)_b = volume times ASE's stress,
  * row-major and symmetric. */
 mtp_status mtp_evaluate(const mtp_potential *potential, const mtp_neighbourhoods *atoms, double *energies, double *forces, double *virial);
 
 /* rows: [n_atoms][n_parameters], dV_i/dtheta. */
 mtp_status mtp_parameter_gradient(const mtp_potential *potential, const mtp_neighbourhoods *atoms, double *rows);
 
-/* Derivatives of a configuration's observables by n parameters: energy [n], forces [3 n_atoms][n], virial [6][n] in the order
- * xx yy zz yz xz xy. linear_only 0: all parameters, n = n_parameters; 1: the species and moment coefficients, of which the observables
- * are linear functions, n = n_species + n_scalar. */
-mtp_status mtp_jacobian(const mtp_potential *potential, const mtp_neighbourhoods *atoms, int32_t linear_only, double *energy, double *forces,
-                        double *virial);
+/* Observables of a configuration of N atoms, 7 + 3 N in a row: energy, forces [N][3], virial xx yy zz yz xz xy.
+ * jacobian: [sum of 7 + 3 N][n], their derivatives by n parameters. linear_only 0: all, n = n_parameters; 1: the species and moment coefficients, of
+ * which observables are linear functions, n = n_species + n_scalar. */
+mtp_status mtp_jacobian(const mtp_potential *potential, const mtp_neighbourhoods *atoms, int32_t linear_only, double *jacobian);
+
+/* Weighted square errors of the observables: errors[0 ... 2] = sum of weight (predicted - reference)^2 over energies, forces, virials; where gradient
+ * is not NULL, gradient[n_parameters] = d(errors[0] + errors[1] + errors[2])/dtheta. reference, weights: [sum of 7 + 3 N]. */
+mtp_status mtp_square_errors(const mtp_potential *potential, const mtp_neighbourhoods *atoms, const double *reference, const double *weights,
+                             double *errors, double *gradient);
 
 /* ---- active set ---------------------------------------------------------------------------------------------------------------- */
 
-/* grades: [n_atoms] in neighbourhood mode; [1], of the configuration, in configuration mode. */
+/* grades: [n_atoms] in neighbourhood mode; [n_configurations] in configuration mode. */
 mtp_status mtp_grade(const mtp_potential *potential, const mtp_neighbourhoods *atoms, double *grades);
 
 /* Offers rows [n_rows][n_parameters] to the active set, which is begun anew where the potential has none or one of another mode

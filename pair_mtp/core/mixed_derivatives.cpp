@@ -8,231 +8,419 @@
 #include "simd.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 namespace mtp {
 namespace {
 
-// c[rows][width] = a[depth][rows]^T b[depth][width] for a width that is a multiple of pack_width
-struct MultiplyTransposed {
-  template <class T> static MTP_FUNCTION void run(int rows, int depth, int width, const double *a, const double *b, double *c)
+constexpr int chunk = block * pack_width;    // neighbours that one call of the sweeps takes, one in a lane
+constexpr int voigt[6][2] = {{0, 0}, {1, 1}, {2, 2}, {1, 2}, {0, 2}, {0, 1}};
+
+template <class T> MTP_FUNCTION void add_to(double *place, const T &value, int width)
+{
+  if (width == pack_width) {
+    T sum;
+    std::memcpy(&sum, place, sizeof(T));    // not aligned
+    sum += value;
+    std::memcpy(place, &sum, sizeof(T));
+  } else {
+    alignas(64) double lane[pack_width];
+    std::memcpy(lane, &value, sizeof(T));
+    for (int i = 0; i < width; i++) place[i] += lane[i];
+  }
+}
+
+template <class T> MTP_FUNCTION double sum_of_lanes(const T &value)
+{
+  alignas(64) double lane[pack_width];
+  std::memcpy(lane, &value, sizeof(T));
+  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+// Adds a[depth][rows]^T b[depth][8] of `height` rows and n_panels tables b to where the rows' destinations point.
+template <class T, int height, int n_panels>
+MTP_FUNCTION void add_tile(int depth, const double *a, int a_stride, const double *const *b, double *const *destination,
+                           const Panel *panels)
+{
+  T sum[height][n_panels] = {};
+  for (int k = 0; k < depth; k++) {
+    T line[n_panels];
+    for (int p = 0; p < n_panels; p++) line[p] = *reinterpret_cast<const T *>(b[p] + k * pack_width);
+    for (int i = 0; i < height; i++) {
+      const double factor = a[static_cast<std::ptrdiff_t>(k) * a_stride + i];
+      for (int p = 0; p < n_panels; p++) sum[i][p] += line[p] * factor;
+    }
+  }
+  for (int i = 0; i < height; i++)
+    for (int p = 0; p < n_panels; p++) add_to(destination[i] + panels[p].column, sum[i][p], panels[p].n);
+}
+
+template <class T, int n_panels>
+MTP_FUNCTION void add_rows(int depth, int n_rows, const double *a, int a_stride, const double *const *b, double *const *destination,
+                           const Panel *panels)
+{
+  constexpr int height = T::n_parts == 4 ? 3 : 6;    // as many sums as there are registers for
+  int row = 0;
+  for (; row + height <= n_rows; row += height) add_tile<T, height, n_panels>(depth, a + row, a_stride, b, destination + row, panels);
+  for (; row + 2 <= n_rows; row += 2) add_tile<T, 2, n_panels>(depth, a + row, a_stride, b, destination + row, panels);
+  for (; row < n_rows; row++) add_tile<T, 1, n_panels>(depth, a + row, a_stride, b, destination + row, panels);
+}
+
+// Runs of contiguous rows of a: the three components of the neighbours' gradients, and the sums behind them
+struct AddProduct {
+  template <class T>
+  static MTP_FUNCTION void run(int depth, int n_neighbours, int n_padded, int n_sums, const double *a, int a_stride, double *const *destination,
+                               const double *table, std::size_t table_size, const Panel *panels, int n_panels)
   {
-    constexpr int height = 6;
-    for (int column = 0; column < width; column += pack_width)
-      for (int row = 0; row < rows; row += height) {
-        T sum[height] = {};
-        const int n = std::min(height, rows - row);
-        const double *line = b + column, *factor = a + row;
-        if (n == height)
-          for (int k = 0; k < depth; k++, line += width, factor += rows)
-            for (int i = 0; i < height; i++) sum[i] += *reinterpret_cast<const T *>(line) * factor[i];
-        else
-          for (int k = 0; k < depth; k++, line += width, factor += rows)
-            for (int i = 0; i < n; i++) sum[i] += *reinterpret_cast<const T *>(line) * factor[i];
-        for (int i = 0; i < n; i++) *reinterpret_cast<T *>(c + static_cast<long>(row + i) * width + column) = sum[i];
+    constexpr int together = T::n_parts == 1 ? 2 : 1;
+    for (int panel = 0; panel < n_panels;) {
+      const int n = std::min(together, n_panels - panel);
+      const double *b[2] = {table + panel * table_size, table + (panel + n - 1) * table_size};
+      for (int run = 0; run < 4; run++) {
+        const int first = run * n_padded, n_rows = run < 3 ? n_neighbours : n_sums;
+        if (n == together) add_rows<T, together>(depth, n_rows, a + first, a_stride, b, destination + first, panels + panel);
+        else add_rows<T, 1>(depth, n_rows, a + first, a_stride, b, destination + first, panels + panel);
       }
+      panel += n;
+    }
   }
 };
 
 // D_k of eight scalars at once, each with its own adjoint on entry
 struct AdjointOfScalars {
-  template <class T> static MTP_FUNCTION void run(const PlanView *plan, const double *m, double *adjoint)
+  template <class T> static MTP_FUNCTION void run(const PlanView *plan, const Target *targets, int n_targets, const double *m, double *adjoint)
   {
-    contract_adjoint<T, double>(*plan, plan->targets, plan->n_targets, m, reinterpret_cast<T *>(adjoint));
+    contract_adjoint<T, double>(*plan, targets, n_targets, m, reinterpret_cast<T *>(adjoint));
     expand_adjoint(*plan, reinterpret_cast<T *>(adjoint));
   }
 };
 
-// Change of all D_k along eight directions of the summed moments at once
+// Change of all D_k along eight directions of the summed moments at once: radial function mu times sums[monomial][8]
 struct Tangents {
-  template <class T> static MTP_FUNCTION void run(const PlanView *plan, const double *m, const double *adjoint, double *dm, double *dadjoint)
+  template <class T>
+  static MTP_FUNCTION void run(const PlanView *plan, int mu, const double *sums, const double *m, const double *adjoint, double *dm, double *dadjoint)
   {
+    const T *of_monomial = reinterpret_cast<const T *>(sums);
+    T *change = reinterpret_cast<T *>(dm);
+    for (int nu = 0; nu <= plan->highest_degree; nu++)
+      for (int p = 0; p < monomials_of_degree(nu); p++, of_monomial++, change += plan->n_mu[nu])
+        for (int other = 0; other < plan->n_mu[nu]; other++) change[other] = other == mu ? *of_monomial : T{};
     contract_tangent<T, double>(*plan, m, adjoint, reinterpret_cast<T *>(dm), reinterpret_cast<T *>(dadjoint));
   }
 };
 
-// n times eight zeros
-double *zero_packs(Scratch<double> &buffer, int n)
+void zero_packs(double *buffer, std::size_t n)
 {
-  const std::size_t size = static_cast<std::size_t>(n) * pack_width;
-  buffer.require(size);
-  std::fill(buffer.get(), buffer.get() + size, 0.0);
-  return buffer.get();
+  std::fill(buffer, buffer + n * pack_width, 0.0);
 }
 
-// Calls action(k, mu, p, degree) for every summed moment: monomial p, radial function mu.
-template <class Action> void for_each_summed_moment(const PlanView &plan, const Action &action)
+}    // namespace
+
+// The adjoints of all moments: the sweep for the energy leaves out those that only the energy reads. Atoms in lanes.
+struct AllAdjoints {
+  template <class T> static MTP_FUNCTION void run(MixedDerivatives *group)
+  {
+    const PlanView &plan = group->plan;
+    T *const adjoint = reinterpret_cast<T *>(group->adjoint);
+    for (int k = 0; k < plan.n_moments; k++) adjoint[k] = T{};
+    for (int alpha = 0; alpha < plan.n_scalar; alpha++) adjoint[plan.scalars[alpha]] += plan.moment_coeffs[alpha];
+    contract_adjoint<T, T>(plan, plan.targets, plan.n_targets, reinterpret_cast<const T *>(group->moments), adjoint);
+    expand_adjoint(plan, adjoint);
+  }
+};
+
+// -dm_k/dr_j with a neighbour in each lane, then sum_j dm_k/dr_j and sum_j r_j dm_k/dr_j. For radial coefficients also the neighbours' monomials, and
+// per mu: sum_p D_p u^p, the same times the degree, and sum_p D_p du^p/du.
+struct DifferentiateMoments {
+  template <class T> static MTP_FUNCTION void run(MixedDerivatives *group)
+  {
+    MixedDerivatives &s = *group;
+    const PlanView &plan = s.plan;
+    const int n_padded = s.n_padded, n_packs = n_padded / pack_width, stride = s.row_stride(), n_radial = plan.n_radial;
+    const T *const u = reinterpret_cast<const T *>(s.geometry.get()), *const inverse = u + 3 * n_packs, *const distance = inverse + n_packs,
+                   *const f = distance + n_packs, *const df = f + n_radial * n_packs;
+    T *const mono = reinterpret_cast<T *>(s.mono);
+    const double *const adjoint = s.adjoints.get();
+    double *const gradient = s.moment_gradient.get();
+    for (int k = 0; k < plan.n_summed; k++)
+      for (int i = 0; i < MixedDerivatives::n_sums; i++) gradient[static_cast<std::ptrdiff_t>(k) * stride + 3 * n_padded + i] = 0;
+    T *const angular = reinterpret_cast<T *>(s.angular_store.get());
+    for (int k = 0; k < 5 * n_radial * n_packs; k++) angular[k] = T{};
+
+    for (int first = 0; first < n_packs; first += block) {
+      T direction[block][3];
+      for (int b = 0; b < block; b++)
+        for (int i = 0; i < 3; i++) direction[b][i] = u[i * n_packs + first + b];
+      monomials(plan, direction, mono);
+      T *const stored = reinterpret_cast<T *>(s.monomial_store.get()) + first;
+      for (int p = 0; p < plan.n_monomials; p++)
+        for (int b = 0; b < block; b++) stored[p * n_packs + b] = mono[p * block + b];
+
+      double *row = gradient;
+      const double *of_moment = adjoint;
+      int p = 0;
+      for (int nu = 0; nu <= plan.highest_degree; nu++)
+        for (int i = 0; i < monomials_of_degree(nu); i++, p++) {
+          const auto &slope = s.slopes[p];
+          T by_u[block][3];
+          for (int b = 0; b < block; b++)
+            for (int a = 0; a < 3; a++) by_u[b][a] = mono[slope.lower[a] * block + b] * slope.factor[a];
+          for (int mu = 0; mu < plan.n_mu[nu]; mu++, row += stride, of_moment++) {
+            T sum[3] = {}, virial[6] = {};
+            for (int b = 0; b < block; b++) {
+              const int at = first + b;
+              const T across = f[mu * n_packs + at] * inverse[at];
+              const T along = (df[mu * n_packs + at] - across * static_cast<double>(nu)) * mono[p * block + b];
+              T g[3];
+              for (int a = 0; a < 3; a++) {
+                g[a] = direction[b][a] * along + across * by_u[b][a];
+                sum[a] += g[a];
+                *reinterpret_cast<T *>(row + a * n_padded + at * pack_width) = g[a] * -1.0;
+              }
+              for (int v = 0; v < 6; v++) virial[v] += distance[at] * direction[b][voigt[v][0]] * g[voigt[v][1]];
+              if (s.linear_only) continue;
+              T *const of_mu = angular + mu * 5 * n_packs + at;
+              const T weighted = mono[p * block + b] * *of_moment;
+              of_mu[0] += weighted;
+              of_mu[n_packs] += weighted * static_cast<double>(nu);
+              for (int a = 0; a < 3; a++) of_mu[(2 + a) * n_packs] += by_u[b][a] * *of_moment;
+            }
+            for (int a = 0; a < 3; a++) row[3 * n_padded + a] += sum_of_lanes(sum[a]);
+            for (int v = 0; v < 6; v++) row[3 * n_padded + 3 + v] += sum_of_lanes(virial[v]);
+          }
+        }
+    }
+  }
+};
+
+// sums[monomial][8]: sum over the neighbours of a species of phi_beta u^p, eight beta in lanes
+struct SumOfRadialBasis {
+  template <class T> static MTP_FUNCTION void run(MixedDerivatives *group, int species, int first_beta, double *sums)
+  {
+    MixedDerivatives &s = *group;
+    T *const out = reinterpret_cast<T *>(sums);
+    for (int p = 0; p < s.plan.n_monomials; p++) {
+      T sum = {};
+      const double *const mono = s.monomial_store.get() + static_cast<std::ptrdiff_t>(p) * s.n_padded;
+      for (int n = s.first_of_species[species]; n < s.first_of_species[species + 1]; n++)
+        sum += *reinterpret_cast<const T *>(s.series.get() + static_cast<std::ptrdiff_t>(2 * n) * s.n_chebyshev_padded + first_beta) * mono[n];
+      out[p] = sum;
+    }
+  }
+};
+
+// The dependence of dm_k/dr_j on the neighbour's own radial coefficients, eight beta in lanes
+struct AddExplicitRadialPart {
+  template <class T> static MTP_FUNCTION void run(MixedDerivatives *group)
+  {
+    MixedDerivatives &s = *group;
+    const int n_padded = s.n_padded;
+    const double *const u = s.geometry.get(), *const inverse = u + 3 * n_padded, *const distance = inverse + n_padded;
+    double *const *const destination = s.destinations.data();
+    for (std::size_t panel = 0; panel < s.radial_panels.size(); panel++) {
+      const auto &of = s.radial_panels[panel];
+      const auto [column, width] = s.panels[panel];
+      const double *const angular = s.angular_store.get() + static_cast<std::ptrdiff_t>(of.mu) * 5 * n_padded;
+      T sum[3] = {}, virial[6] = {};
+      for (int n = s.first_of_species[of.species]; n < s.first_of_species[of.species + 1]; n++) {
+        const double *const series = s.series.get() + static_cast<std::ptrdiff_t>(2 * n) * s.n_chebyshev_padded + of.first_beta;
+        const T phi = *reinterpret_cast<const T *>(series), slope = *reinterpret_cast<const T *>(series + s.n_chebyshev_padded);
+        T g[3];
+        for (int i = 0; i < 3; i++) {
+          const double direction = u[i * n_padded + n];
+          const double across = (angular[(2 + i) * n_padded + n] - direction * angular[n_padded + n]) * inverse[n];
+          g[i] = slope * (direction * angular[n]) + phi * across;
+          sum[i] += g[i];
+          add_to(destination[i * n_padded + n] + column, g[i] * -1.0, width);
+        }
+        for (int v = 0; v < 6; v++) virial[v] += g[voigt[v][1]] * (distance[n] * u[voigt[v][0] * n_padded + n]);
+      }
+      for (int i = 0; i < 3; i++) add_to(destination[3 * n_padded + i] + column, sum[i], width);
+      for (int v = 0; v < 6; v++) add_to(destination[3 * n_padded + 3 + v] + column, virial[v], width);
+    }
+  }
+};
+
+MixedDerivatives::MixedDerivatives(const PlanView &view, bool only_linear)
+    : Sites<Lane8>(view), linear_only(only_linear), n_chebyshev_padded((view.n_chebyshev + pack_width - 1) / pack_width * pack_width),
+      first_of_species(static_cast<std::size_t>(view.n_species) + 1)
 {
-  int k = 0, p = 0;
-  for (int nu = 0; nu <= plan.highest_degree; nu++)
-    for (int i = 0; i < monomials_of_degree(nu); i++, p++)
-      for (int mu = 0; mu < plan.n_mu[nu]; mu++, k++) action(k, mu, p, nu);
+  tabulate_slopes();
+  find_targets();
+  if (!linear_only)
+    for (int z = 0; z < plan.n_species; z++)
+      for (int mu = 0; mu < plan.n_radial; mu++)
+        for (int beta = 0; beta < plan.n_chebyshev; beta += pack_width) radial_panels.push_back({z, mu, beta});
+  parameter_rows.require(static_cast<std::size_t>(n_active()) * pack_width);
+  m.require(plan.n_moments);
+  adjoints.require(plan.n_moments);
+  tangent.require(static_cast<std::size_t>(plan.n_moments) * pack_width);
+  sums.require(static_cast<std::size_t>(plan.n_monomials) * pack_width);
+  tables.require((radial_panels.size() + targets_of_panel.size()) * plan.n_moments * pack_width);
 }
 
-// Calls action(p, lower, axis, factor) for the terms of d u^p / du: factor u^lower along axis.
-template <class Action> void for_each_monomial_derivative(const PlanView &plan, const Action &action)
+void MixedDerivatives::tabulate_slopes()
 {
   const auto index = [](int a, int b, int c) {    // degrees below nu hold nu^2 monomials
     const int nu = a + b + c;
     return nu * nu + (c == 0 ? b : nu + 1 + b);
   };
-  for (int nu = 1; nu <= plan.highest_degree; nu++)
+  slopes.resize(plan.n_monomials);
+  for (int nu = 0; nu <= plan.highest_degree; nu++)
     for (int c = 0; c <= 1; c++)
       for (int b = 0; b + c <= nu; b++) {
-        const int a = nu - b - c, p = index(a, b, c);
-        if (a > 0) action(p, index(a - 1, b, c), 0, a);
-        if (b > 0) action(p, index(a, b - 1, c), 1, b);
-        if (c > 0) action(p, index(a, b, 0), 2, 1);
+        const int a = nu - b - c;
+        slopes[index(a, b, c)] = {{a > 0 ? index(a - 1, b, c) : 0, b > 0 ? index(a, b - 1, c) : 0, c > 0 ? index(a, b, 0) : 0},
+                                  {static_cast<double>(a), static_cast<double>(b), static_cast<double>(c)}};
       }
 }
 
-}    // namespace
-
-void MixedDerivatives::tabulate_monomials()
-{
-  slots.clear();
-  neighbour_species.clear();
-  for (int z = 0; z < plan.n_species; z++)
-    for (int n = 0; n < count[z]; n++) {
-      slots.push_back(static_cast<std::size_t>(z) * capacity + n);
-      neighbour_species.push_back(z);
-    }
-  n_neighbours = static_cast<int>(slots.size());
-  monomial_store.require(static_cast<std::size_t>(n_neighbours) * plan.n_monomials);
-  for (int n = 0; n < n_neighbours; n++) {
-    double u[block][3];
-    for (auto &copy : u) std::copy(unit + 3 * slots[n], unit + 3 * slots[n] + 3, copy);
-    monomials(plan, u, mono);
-    double *out = monomial_store.get() + static_cast<std::size_t>(n) * plan.n_monomials;
-    for (int p = 0; p < plan.n_monomials; p++) out[p] = mono[p * block];
-  }
-}
-
-void MixedDerivatives::compute(bool linear_only, Scratch<double> &mixed)
-{
-  tabulate_monomials();
-  // the adjoints of all moments: the sweep for the energy leaves out those that only the energy reads
-  std::fill(adjoint, adjoint + plan.n_moments, 0.0);
-  for (int alpha = 0; alpha < plan.n_scalar; alpha++) adjoint[plan.scalars[alpha]] += plan.moment_coeffs[alpha];
-  contract_adjoint<double, double>(plan, plan.targets, plan.n_targets, moments, adjoint);
-  expand_adjoint(plan, adjoint);
-
-  const int n_radial_theta = linear_only ? 0 : n_radial_active(), n_theta = n_parameters(linear_only);
-  const int stride = (n_theta + pack_width - 1) / pack_width * pack_width, n_rows = 3 * n_neighbours;
-  const std::size_t table = static_cast<std::size_t>(plan.n_summed) * stride;
-  adjoint_by_parameter.require(table);
-  std::fill(adjoint_by_parameter.get(), adjoint_by_parameter.get() + table, 0.0);
-  if (!linear_only) differentiate_adjoint_by_radial(stride);
-  differentiate_adjoint_by_linear(n_radial_theta + 1, stride);
-  differentiate_moments();
-  padded.require(static_cast<std::size_t>(n_rows) * stride);
-  on_best_vectors<MultiplyTransposed>(n_rows, plan.n_summed, stride, moment_gradient.get(), adjoint_by_parameter.get(), padded.get());
-  if (!linear_only) add_explicit_radial_part(stride);
-
-  mixed.require(static_cast<std::size_t>(n_rows) * n_theta);
-  for (int row = 0; row < n_rows; row++) {
-    const double *from = padded.get() + static_cast<std::size_t>(row) * stride;
-    std::copy(from, from + n_theta, mixed.get() + static_cast<std::size_t>(row) * n_theta);
-  }
-}
-
-// dD_k/dxi_alpha = dB_alpha/dm_k, several alpha at a time
-void MixedDerivatives::differentiate_adjoint_by_linear(int first_column, int stride)
+void MixedDerivatives::find_targets()
 {
   for (int first = 0; first < plan.n_scalar; first += pack_width) {
-    const int n = std::min(pack_width, plan.n_scalar - first);
-    double *dD = zero_packs(adjoint_tangent, plan.n_moments);
-    for (int lane = 0; lane < n; lane++) dD[plan.scalars[first + lane] * pack_width + lane] += 1;
-    on_best_vectors<AdjointOfScalars>(&plan, moments, dD);
-    for (int k = 0; k < plan.n_summed; k++)
-      for (int lane = 0; lane < n; lane++)
-        adjoint_by_parameter.get()[static_cast<std::size_t>(k) * stride + first_column + first + lane] = dD[k * pack_width + lane];
+    std::vector<char> is_read(plan.n_moments, 0);
+    for (int alpha = first; alpha < std::min(first + pack_width, plan.n_scalar); alpha++) is_read[plan.scalars[alpha]] = 1;
+    std::vector<Target> found;
+    for (int i = plan.n_targets - 1; i >= 0; i--) {
+      const Target &target = plan.targets[i];
+      if (!is_read[target.t]) continue;
+      found.push_back(target);
+      for (int row = target.first_row; row < target.first_row + target.n_rows; row++) is_read[plan.rows[row].p] = is_read[plan.rows[row].q] = 1;
+    }
+    std::reverse(found.begin(), found.end());
+    targets_of_panel.push_back(std::move(found));
   }
 }
 
-// Forward over reverse along dm_k/dc_(mu beta) = sum_j phi_beta u^k, several beta at a time
-void MixedDerivatives::differentiate_adjoint_by_radial(int stride)
+void MixedDerivatives::prepare()
 {
-  std::vector<double> t(plan.n_chebyshev);
-  double *dm = zero_packs(tangent, plan.n_moments), *dD = zero_packs(adjoint_tangent, plan.n_moments);
-  for (int z = 0; z < plan.n_species; z++)
-    for (int first = 0; first < plan.n_chebyshev; first += pack_width) {
-      const int n_lanes = std::min(pack_width, plan.n_chebyshev - first);
-      double *moment_sums = zero_packs(sums, plan.n_monomials);    // the same for every mu
-      for (int n = 0; n < n_neighbours; n++) {
-        if (neighbour_species[n] != z) continue;
-        double smooth, dsmooth;
-        cutoff_function(plan, distance[slots[n]], &smooth, &dsmooth);
-        chebyshev(plan, distance[slots[n]], t.data());
-        for (int p = 0; p < plan.n_monomials; p++)
-          for (int lane = 0; lane < n_lanes; lane++) moment_sums[p * pack_width + lane] += t[first + lane] * smooth * mono_of(n)[p];
-      }
+  if (!linear_only) on_best_vectors<AllAdjoints>(this);
+  parameter_gradient(parameter_rows.get());
+}
+
+// One atom's moments, adjoints and neighbours out of the lanes; neighbours beyond the last are weightless.
+void MixedDerivatives::gather(int lane)
+{
+  for (int k = 0; k < plan.n_moments; k++) m.get()[k] = reinterpret_cast<const double *>(moments)[k * width + lane];
+  if (!linear_only)
+    for (int k = 0; k < plan.n_moments; k++) adjoints.get()[k] = reinterpret_cast<const double *>(adjoint)[k * width + lane];
+
+  n_neighbours = 0;
+  for (int z = 0; z < plan.n_species; z++) n_neighbours += count[z * width + lane];
+  n_padded = (n_neighbours + chunk - 1) / chunk * chunk;
+  const std::size_t n = n_padded;
+  geometry.require((5 + 2 * static_cast<std::size_t>(plan.n_radial)) * n);
+  monomial_store.require(plan.n_monomials * n);
+  angular_store.require(5 * static_cast<std::size_t>(plan.n_radial) * n);
+  moment_gradient.require(static_cast<std::size_t>(plan.n_summed) * row_stride());
+  series.require(2 * n * n_chebyshev_padded);
+  double *const u = geometry.get(), *const of_inverse = u + 3 * n, *const of_distance = of_inverse + n, *const of_f = of_distance + n,
+                *const of_df = of_f + plan.n_radial * n;
+  std::fill(u, u + (5 + 2 * plan.n_radial) * n, 0.0);
+
+  const auto in_lane = [&](const Lane8 *array, std::size_t at) { return reinterpret_cast<const double *>(array + at)[lane]; };
+  int to = 0;
+  for (int z = 0; z < plan.n_species; z++) {
+    first_of_species[z] = to;
+    for (int k = 0; k < count[z * width + lane]; k++, to++) {
+      const std::size_t slot = static_cast<std::size_t>(z) * capacity + k;
+      for (int i = 0; i < 3; i++) u[i * n + to] = in_lane(unit, 3 * slot + i);
+      of_inverse[to] = in_lane(inverse, slot);
+      of_distance[to] = in_lane(distance, slot);
       for (int mu = 0; mu < plan.n_radial; mu++) {
-        for_each_summed_moment(plan, [&](int k, int of, int p, int) {
-          for (int lane = 0; lane < pack_width; lane++) dm[k * pack_width + lane] = of == mu ? moment_sums[p * pack_width + lane] : 0.0;
-        });
-        on_best_vectors<Tangents>(&plan, moments, adjoint, dm, dD);
-        const int column = (z * plan.n_radial + mu) * plan.n_chebyshev + first;
-        for (int k = 0; k < plan.n_summed; k++)
-          for (int lane = 0; lane < n_lanes; lane++)
-            adjoint_by_parameter.get()[static_cast<std::size_t>(k) * stride + column + lane] = dD[k * pack_width + lane];
+        of_f[mu * n + to] = in_lane(f, slot * plan.n_radial + mu);
+        of_df[mu * n + to] = in_lane(df, slot * plan.n_radial + mu);
       }
     }
-}
-
-// dm_k/dr_j: rows k, columns (j, xyz)
-void MixedDerivatives::differentiate_moments()
-{
-  const int n_rows = 3 * n_neighbours;
-  moment_gradient.require(static_cast<std::size_t>(plan.n_summed) * n_rows);
-  std::vector<double> by_u(3 * static_cast<std::size_t>(plan.n_monomials));
-  for (int n = 0; n < n_neighbours; n++) {
-    const double *u = unit + 3 * slots[n], *mono_n = mono_of(n), *f_n = f + slots[n] * plan.n_radial, *df_n = df + slots[n] * plan.n_radial;
-    const double over_r = inverse[slots[n]];
-    std::fill(by_u.begin(), by_u.end(), 0.0);
-    for_each_monomial_derivative(plan, [&](int p, int lower, int axis, int factor) { by_u[3 * p + axis] = factor * mono_n[lower]; });
-    for_each_summed_moment(plan, [&](int k, int mu, int p, int degree) {
-      const double along = (df_n[mu] - f_n[mu] * over_r * degree) * mono_n[p];
-      double *out = moment_gradient.get() + static_cast<std::size_t>(k) * n_rows + 3 * n;
-      for (int i = 0; i < 3; i++) out[i] = u[i] * along + f_n[mu] * over_r * by_u[3 * p + i];
-    });
   }
+  first_of_species[plan.n_species] = to;
 }
 
-// The dependence of dm_k/dr_j on the neighbour's own radial coefficients
-void MixedDerivatives::add_explicit_radial_part(int stride)
+void MixedDerivatives::point_to(int lane, int index, const JacobianRows &rows)
 {
-  std::vector<double> t(plan.n_chebyshev), dt(plan.n_chebyshev), by_u(3 * static_cast<std::size_t>(plan.n_monomials));
-  std::vector<double> sum(plan.n_radial), radial(plan.n_radial), of_u(3 * static_cast<std::size_t>(plan.n_radial));
+  destinations.assign(row_stride(), nullptr);
+  int n = 0;
+  for (int z = 0; z < plan.n_species; z++)
+    for (int k = 0; k < count[z * width + lane]; k++, n++) {
+      const std::ptrdiff_t j = indices[(static_cast<std::size_t>(z) * capacity + k) * width + lane];
+      for (int i = 0; i < 3; i++) destinations[i * n_padded + n] = rows.forces + (3 * j + i) * rows.stride;
+    }
+  for (int i = 0; i < 3; i++) destinations[3 * n_padded + i] = rows.forces + (3 * static_cast<std::ptrdiff_t>(index) + i) * rows.stride;
+  for (int v = 0; v < 6; v++) destinations[3 * n_padded + 3 + v] = rows.virial + v * rows.stride;
+}
+
+// series[neighbour]: phi_beta, then its derivative by r
+void MixedDerivatives::tabulate_radial_basis()
+{
   const double slope = 2 / (plan.cutoff - plan.min_distance);
   for (int n = 0; n < n_neighbours; n++) {
-    const double *mono_n = mono_of(n), *u = unit + 3 * slots[n];
-    const double r = distance[slots[n]], over_r = inverse[slots[n]];
+    const double r = geometry.get()[4 * static_cast<std::ptrdiff_t>(n_padded) + n];
+    double *const phi = series.get() + static_cast<std::ptrdiff_t>(2 * n) * n_chebyshev_padded, *const dphi = phi + n_chebyshev_padded;
     double smooth, dsmooth;
     cutoff_function(plan, r, &smooth, &dsmooth);
-    chebyshev(plan, r, t.data());
-    const double xi = plan.n_chebyshev > 1 ? t[1] : 0;
+    chebyshev(plan, r, phi);
+    const double xi = plan.n_chebyshev > 1 ? phi[1] : 0;
     for (int beta = 0; beta < plan.n_chebyshev; beta++)    // T'_beta by recurrence
-      dt[beta] = beta == 0 ? 0 : beta == 1 ? 1 : 2 * t[beta - 1] + 2 * xi * dt[beta - 1] - dt[beta - 2];
-
-    std::fill(by_u.begin(), by_u.end(), 0.0);
-    std::fill(sum.begin(), sum.end(), 0.0);
-    std::fill(radial.begin(), radial.end(), 0.0);
-    std::fill(of_u.begin(), of_u.end(), 0.0);
-    for_each_monomial_derivative(plan, [&](int p, int lower, int axis, int factor) { by_u[3 * p + axis] = factor * mono_n[lower]; });
-    for_each_summed_moment(plan, [&](int k, int mu, int p, int degree) {
-      sum[mu] += adjoint[k] * mono_n[p];
-      radial[mu] += adjoint[k] * mono_n[p] * degree;
-      for (int i = 0; i < 3; i++) of_u[3 * mu + i] += adjoint[k] * by_u[3 * p + i];
-    });
-    for (int mu = 0; mu < plan.n_radial; mu++)
-      for (int beta = 0; beta < plan.n_chebyshev; beta++) {
-        const double phi = t[beta] * smooth, dphi = dt[beta] * slope * smooth + t[beta] * dsmooth;
-        const int column = (neighbour_species[n] * plan.n_radial + mu) * plan.n_chebyshev + beta;
-        for (int i = 0; i < 3; i++)
-          padded.get()[static_cast<std::size_t>(3 * n + i) * stride + column] +=
-              u[i] * (sum[mu] * dphi - radial[mu] * phi * over_r) + of_u[3 * mu + i] * phi * over_r;
-      }
+      dphi[beta] = beta == 0 ? 0 : beta == 1 ? 1 : 2 * phi[beta - 1] + 2 * xi * dphi[beta - 1] - dphi[beta - 2];
+    for (int beta = 0; beta < plan.n_chebyshev; beta++) {
+      dphi[beta] = dphi[beta] * slope * smooth + phi[beta] * dsmooth;
+      phi[beta] *= smooth;
+    }
+    std::fill(phi + plan.n_chebyshev, phi + n_chebyshev_padded, 0.0);
+    std::fill(dphi + plan.n_chebyshev, dphi + n_chebyshev_padded, 0.0);
   }
+}
+
+// dD_k/dxi_alpha = dB_alpha/dm_k
+void MixedDerivatives::differentiate_adjoint_by_linear(double *table)
+{
+  for (int first = 0; first < plan.n_scalar; first += pack_width, table += static_cast<std::size_t>(plan.n_moments) * pack_width) {
+    zero_packs(table, plan.n_moments);
+    for (int alpha = first; alpha < std::min(first + pack_width, plan.n_scalar); alpha++)
+      table[plan.scalars[alpha] * pack_width + alpha - first] += 1;
+    const auto &targets = targets_of_panel[first / pack_width];
+    on_best_vectors<AdjointOfScalars>(&plan, targets.data(), static_cast<int>(targets.size()), m.get(), table);
+  }
+}
+
+// Forward over reverse along dm_k/dc_(mu beta) = sum_j phi_beta u^k
+void MixedDerivatives::differentiate_adjoint_by_radial(double *table)
+{
+  zero_packs(tangent.get(), plan.n_moments);
+  for (const auto &panel : radial_panels) {
+    if (panel.mu == 0 || n_chebyshev_padded > pack_width) on_best_vectors<SumOfRadialBasis>(this, panel.species, panel.first_beta, sums.get());
+    on_best_vectors<Tangents>(&plan, panel.mu, sums.get(), m.get(), adjoints.get(), tangent.get(), table);
+    table += static_cast<std::size_t>(plan.n_moments) * pack_width;
+  }
+}
+
+void MixedDerivatives::add(int lane, int index, const JacobianRows &rows)
+{
+  gather(lane);
+  point_to(lane, index, rows);
+  on_best_vectors<DifferentiateMoments>(this);
+
+  // where the columns of this atom's species stand
+  const int n_radial_theta = n_radial_active(), skipped = linear_only ? place_of_active(species, n_radial_theta) - species : 0;
+  panels.clear();
+  for (const auto &of : radial_panels)
+    panels.push_back({place_of_active(species, (of.species * plan.n_radial + of.mu) * plan.n_chebyshev + of.first_beta),
+                      std::min(pack_width, plan.n_chebyshev - of.first_beta)});
+  for (int first = 0; first < plan.n_scalar; first += pack_width)
+    panels.push_back({place_of_active(species, n_radial_theta + 1 + first) - skipped, std::min(pack_width, plan.n_scalar - first)});
+
+  for (int k = linear_only ? n_radial_theta : 0; k < n_active(); k++)
+    rows.energy[place_of_active(species, k) - skipped] += parameter_rows.get()[k * width + lane];
+
+  const std::size_t table_size = static_cast<std::size_t>(plan.n_moments) * pack_width;
+  differentiate_adjoint_by_linear(tables.get() + radial_panels.size() * table_size);
+  if (!linear_only) {
+    tabulate_radial_basis();
+    differentiate_adjoint_by_radial(tables.get());
+    on_best_vectors<AddExplicitRadialPart>(this);
+  }
+  on_best_vectors<AddProduct>(plan.n_summed, n_neighbours, n_padded, n_sums, moment_gradient.get(), row_stride(), destinations.data(), tables.get(),
+                              table_size, panels.data(), static_cast<int>(panels.size()));
 }
 
 }    // namespace mtp

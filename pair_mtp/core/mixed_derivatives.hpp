@@ -1,36 +1,77 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What a fit needs: derivatives of an atom's gradient by the parameters, d^2 V_i / (dtheta dr_ij).
+// What a Gauss-Newton step of a fit needs: derivatives of a configuration's energy, forces and virial by the parameters.
 //
 // With D_k = dV/dm_k, dV/dr_j = sum_k D_k dm_k/dr_j, hence for a parameter theta
 //   d^2 V/(dtheta dr_j) = sum_k (dD_k/dtheta) dm_k/dr_j + sum_k D_k d^2 m_k/(dtheta dr_j).
-// The first sum is one matrix product over all parameters; the second exists for radial coefficients only and is local to a neighbour.
+// The first sum is a matrix product, (rows: neighbours' gradients, their sum, the virial) x (k) x (theta), added into the Jacobian as it is formed;
+// the second exists for radial coefficients only and is local to a neighbour.
 #pragma once
 
 #include "sites.hpp"
 
+#include <vector>
+
 namespace mtp {
 
-class MixedDerivatives : public Sites<double> {
- public:
-  explicit MixedDerivatives(const PlanView &view) : Sites<double>(view) {}
+// Rows of a configuration's Jacobian, `stride` apart: energy; forces, three for each atom; virial xx yy zz yz xz xy.
+struct JacobianRows {
+  double *energy, *forces, *virial;
+  std::ptrdiff_t stride;
+};
 
-  // After evaluate(true): mixed[n_neighbours][3][n], neighbours in the order of for_each_neighbour. The n parameters are the active ones
-  // (n_active), or with `linear_only` those from the species coefficient on.
-  void compute(bool linear_only, Scratch<double> &mixed);
-  int n_parameters(bool linear_only) const { return n_active() - (linear_only ? n_radial_active() : 0); }
+// Eight columns of dD_k/dtheta: the first n of them count, and stand from `column` on in a row of the Jacobian.
+struct Panel {
+  std::ptrdiff_t column;
+  int n;
+};
+
+class MixedDerivatives : public Sites<Lane8> {
+ public:
+  // linear_only: by the species and moment coefficients, else by all parameters.
+  MixedDerivatives(const PlanView &view, bool linear_only);
+
+  // After evaluate(true): what the atoms of the group share.
+  void prepare();
+  // Adds what the atom in a lane, atom `index` of its configuration, contributes; its neighbours were named by their indices.
+  void add(int lane, int index, const JacobianRows &rows);
 
  private:
-  int n_neighbours = 0;
-  std::vector<std::size_t> slots;    // of the neighbours
-  std::vector<int> neighbour_species;
-  Scratch<double> tangent, adjoint_tangent, sums, adjoint_by_parameter, moment_gradient, monomial_store, padded;
+  struct RadialPanel {
+    int species, mu, first_beta;
+  };
+  // d u^p / du_i = factor[i] u^(lower[i])
+  struct MonomialSlope {
+    int lower[3];
+    double factor[3];
+  };
+  static constexpr int n_sums = 9;    // rows after those of the neighbours: their sum (3), the virial (6)
 
-  const double *mono_of(int neighbour) const { return monomial_store.get() + static_cast<std::size_t>(neighbour) * plan.n_monomials; }
-  void tabulate_monomials();
-  void differentiate_adjoint_by_linear(int first_column, int stride);
-  void differentiate_adjoint_by_radial(int stride);
-  void differentiate_moments();
-  void add_explicit_radial_part(int stride);
+  bool linear_only;
+  int n_chebyshev_padded;
+  std::vector<MonomialSlope> slopes;
+  std::vector<RadialPanel> radial_panels;
+  std::vector<std::vector<Target>> targets_of_panel;    // of eight scalars: the products that they are made of
+  std::vector<Panel> panels;
+
+  // of the atom at work; neighbours in lanes, n_padded of them
+  int n_neighbours = 0, n_padded = 0;
+  std::vector<int> first_of_species;
+  std::vector<double *> destinations;
+  Scratch<double> parameter_rows, m, adjoints, geometry, monomial_store, angular_store, moment_gradient, tables, tangent, sums, series;
+
+  int row_stride() const { return 3 * n_padded + 16; }
+  void tabulate_slopes();
+  void find_targets();
+  void gather(int lane);
+  void point_to(int lane, int index, const JacobianRows &rows);
+  void tabulate_radial_basis();
+  void differentiate_adjoint_by_linear(double *table);
+  void differentiate_adjoint_by_radial(double *table);
+
+  friend struct AllAdjoints;
+  friend struct DifferentiateMoments;
+  friend struct AddExplicitRadialPart;
+  friend struct SumOfRadialBasis;
 };
 
 }    // namespace mtp

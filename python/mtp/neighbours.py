@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Neighbourhoods of the atoms of a configuration (search by the vesin package)."""
+"""Neighbourhoods of the atoms of configurations (search by the vesin package)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +18,12 @@ from mtp.library import doubles, ffi, int32s, int64s
 class Neighbourhoods:
     """Full neighbour lists of N atoms with P pairs in all, over any number of periodic images.
 
+    first_atom: (C + 1,) int64, the atoms of configuration c, of C, are first_atom[c] ... first_atom[c + 1] - 1;
     species: (N,) int32; first: (N + 1,) int64, the pairs of atom i are first[i] ... first[i + 1] - 1;
     neighbour: (P,) int32; vectors: (P, 3), r_j - r_i in Å.
     """
 
+    first_atom: np.ndarray
     species: np.ndarray
     first: np.ndarray
     neighbour: np.ndarray
@@ -34,6 +37,8 @@ class Neighbourhoods:
         return ffi.new(
             "mtp_neighbourhoods *",
             {
+                "n_configurations": len(self.first_atom) - 1,
+                "first_atom": int64s(self.first_atom),
                 "n_atoms": len(self.species),
                 "species": int32s(self.species),
                 "first": int64s(self.first),
@@ -69,8 +74,22 @@ def neighbourhoods(atoms: Atoms, species: np.ndarray, cutoff: float) -> Neighbou
     first = np.zeros(len(atoms) + 1, dtype=np.int64)
     np.cumsum(np.bincount(i.astype(np.int64), minlength=len(atoms)), out=first[1:])
     return Neighbourhoods(
+        np.array([0, len(atoms)], dtype=np.int64),
         np.ascontiguousarray(species, dtype=np.int32),
         first,
         np.ascontiguousarray(j, dtype=np.int32),
         np.ascontiguousarray(vectors, dtype=np.float64),
+    )
+
+
+def joined(parts: Sequence[Neighbourhoods]) -> Neighbourhoods:
+    """Several configurations in one, for one call of the library."""
+    atoms = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+    pairs = np.cumsum([0, *(len(part.neighbour) for part in parts)], dtype=np.int64)
+    return Neighbourhoods(
+        np.concatenate([[0], *(part.first_atom[1:] + n for part, n in zip(parts, atoms, strict=False))]),
+        np.concatenate([part.species for part in parts]),
+        np.concatenate([[0], *(part.first[1:] + n for part, n in zip(parts, pairs, strict=False))]),
+        np.concatenate([part.neighbour + np.int32(n) for part, n in zip(parts, atoms, strict=False)]),
+        np.concatenate([part.vectors for part in parts]),
     )

@@ -209,12 +209,41 @@ class Potential:
         `near` saves the neighbour search where it is known already.
         """
         near = near or self.neighbourhoods(atoms)
+        rows = np.empty((3 * len(near) + 7, self._n_columns(linear_only)))
+        self._of(atoms, "jacobian", near, int(linear_only), doubles(rows))
+        return Jacobian(rows[0], rows[1:-6], rows[-6:])
+
+    def jacobian_rows(self, near: Neighbourhoods, linear_only: bool = False) -> np.ndarray:
+        """The Jacobian of several configurations, (Σ (7 + 3 N), n): energy, forces and virial of each in turn."""
+        n_rows = 3 * len(near) + 7 * (len(near.first_atom) - 1)
+        rows = np.empty((n_rows, self._n_columns(linear_only)))
+        call("jacobian", self._handle, near.as_c(), int(linear_only), doubles(rows))
+        return rows
+
+    def square_errors(
+        self, near: Neighbourhoods, reference: np.ndarray, weights: np.ndarray, with_gradient: bool = True
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Weighted square errors of several configurations, and the gradient of their sum by θ (n_parameters,).
+
+        reference, weights: (Σ (7 + 3 N),) in the order of `jacobian_rows`; the errors are summed over energies,
+        forces and virials: (3,).
+        """
+        errors, gradient = np.empty(3), np.empty(self.facts.n_parameters) if with_gradient else None
+        where = NULL if gradient is None else doubles(gradient)
+        call(
+            "square_errors",
+            self._handle,
+            near.as_c(),
+            doubles(reference),
+            doubles(weights),
+            doubles(errors),
+            where,
+        )
+        return errors, gradient
+
+    def _n_columns(self, linear_only: bool) -> int:
         facts = self.facts
-        n = facts.n_species + facts.n_scalar if linear_only else facts.n_parameters
-        result = Jacobian(np.empty(n), np.empty((3 * len(near), n)), np.empty((6, n)))
-        outputs = (doubles(part) for part in (result.energy, result.forces, result.virial))
-        self._of(atoms, "jacobian", near, int(linear_only), *outputs)
-        return result
+        return facts.n_species + facts.n_scalar if linear_only else facts.n_parameters
 
     def grade(self, atoms: Atoms) -> Grades:
         """Extrapolation grade γ = max_j |(b A⁻¹)_j| [Podryabinkin & Shapeev, Comput. Mater. Sci. 140, 171 (2017)].
