@@ -59,7 +59,8 @@ struct Observables {
 
   explicit Observables(const mtp_neighbourhoods &atoms) : configuration(atoms.n_atoms), first_atom(atoms.first_atom)
   {
-    for (int64_t c = 0; c < atoms.n_configurations; c++) std::fill(configuration.begin() + first_atom[c], configuration.begin() + first_atom[c + 1], c);
+    for (int64_t c = 0; c < atoms.n_configurations; c++)
+      std::fill(configuration.begin() + first_atom[c], configuration.begin() + first_atom[c + 1], c);
   }
   int64_t energy(int64_t c) const { return 3 * first_atom[c] + 7 * c; }
   int64_t force(int64_t i) const { return 3 * i + 7 * configuration[i] + 1; }

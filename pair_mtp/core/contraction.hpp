@@ -69,21 +69,30 @@ template <class T> MTP_FUNCTION T energy_and_adjoint(const PlanView &plan, T *m,
   return energy;
 }
 
-// Tangents: dm (summed part given on entry) and, from it, the change of the adjoint.
-template <class T, class M> MTP_FUNCTION void contract_tangent(const PlanView &plan, const M *m, const M *adjoint, T *dm, T *dadjoint)
+// Tangents of products; those of the moments that they are made of are given.
+template <class T, class M> MTP_FUNCTION void contract_tangents(const PlanView &plan, const Target *targets, int n_targets, const M *m, T *dm)
 {
-  expand(plan, dm);
-  for (int k = 0; k < plan.n_moments; k++) dadjoint[k] = T{};
-  for (int i = 0; i < plan.n_targets; i++) {
-    const Row *row = plan.rows + plan.targets[i].first_row, *const end = row + plan.targets[i].n_rows;
+  for (int i = 0; i < n_targets; i++) {
+    const Row *row = plan.rows + targets[i].first_row, *const end = row + targets[i].n_rows;
     T sum = T{};
     for (; row != end; row++) sum += (dm[row->p] * m[row->q] + dm[row->q] * m[row->p]) * row->c;
-    dm[plan.targets[i].t] = sum;
+    dm[targets[i].t] = sum;
   }
-  for (int i = plan.n_targets - 1; i >= 0; i--) {
-    const T changed = dadjoint[plan.targets[i].t];
-    const M of_target = adjoint[plan.targets[i].t];
-    const Row *row = plan.rows + plan.targets[i].first_row, *const end = row + plan.targets[i].n_rows;
+}
+
+// The change of the energy's adjoints, from the change dm of the summed moments and of the products that others are made of.
+template <class T, class M> MTP_FUNCTION void adjoint_tangents(const PlanView &plan, const M *m, const M *adjoint, const T *dm, T *dadjoint)
+{
+  for (int k = 0; k < plan.n_moments; k++) dadjoint[k] = T{};
+  for (int i = 0; i < plan.n_outer_rows; i++) {
+    const Row &row = plan.outer_rows[i];
+    dadjoint[row.p] += dm[row.q] * row.c;
+    dadjoint[row.q] += dm[row.p] * row.c;
+  }
+  for (int i = plan.n_inner_targets - 1; i >= 0; i--) {
+    const T changed = dadjoint[plan.inner_targets[i].t];
+    const M of_target = adjoint[plan.inner_targets[i].t];
+    const Row *row = plan.rows + plan.inner_targets[i].first_row, *const end = row + plan.inner_targets[i].n_rows;
     for (; row != end; row++) {
       const T weighted_change = changed * row->c;
       const M weighted = of_target * row->c;
@@ -91,49 +100,6 @@ template <class T, class M> MTP_FUNCTION void contract_tangent(const PlanView &p
       dadjoint[row->q] += weighted_change * m[row->p] + dm[row->p] * weighted;
     }
   }
-  expand_adjoint(plan, dadjoint);
-}
-
-// All products and their tangents; the summed part of both, expanded, is given.
-template <class T> MTP_FUNCTION void contract_with_tangents(const PlanView &plan, T *m, T *dm)
-{
-  for (int i = 0; i < plan.n_targets; i++) {
-    const Row *row = plan.rows + plan.targets[i].first_row, *const end = row + plan.targets[i].n_rows;
-    T sum = T{}, dsum = T{};
-    for (; row != end; row++) {
-      const T p = m[row->p] * row->c, q = m[row->q];
-      sum += p * q;
-      dsum += dm[row->p] * row->c * q + dm[row->q] * p;
-    }
-    m[plan.targets[i].t] = sum;
-    dm[plan.targets[i].t] = dsum;
-  }
-}
-
-// The energy's adjoints and their tangents, from all moments and theirs.
-template <class T> MTP_FUNCTION void adjoints_with_tangents(const PlanView &plan, const T *m, const T *dm, T *adjoint, T *dadjoint)
-{
-  for (int k = 0; k < plan.n_moments; k++) adjoint[k] = dadjoint[k] = T{};
-  for (int i = 0; i < plan.n_direct; i++) adjoint[plan.direct_moments[i]] += plan.direct_coeffs[i];
-  for (int i = 0; i < plan.n_outer_rows; i++) {
-    const Row &row = plan.outer_rows[i];
-    adjoint[row.p] += m[row.q] * row.c;
-    adjoint[row.q] += m[row.p] * row.c;
-    dadjoint[row.p] += dm[row.q] * row.c;
-    dadjoint[row.q] += dm[row.p] * row.c;
-  }
-  for (int i = plan.n_inner_targets - 1; i >= 0; i--) {
-    const T of_target = adjoint[plan.inner_targets[i].t], changed = dadjoint[plan.inner_targets[i].t];
-    const Row *row = plan.rows + plan.inner_targets[i].first_row, *const end = row + plan.inner_targets[i].n_rows;
-    for (; row != end; row++) {
-      const T weighted = of_target * row->c, weighted_change = changed * row->c;
-      adjoint[row->p] += weighted * m[row->q];
-      adjoint[row->q] += weighted * m[row->p];
-      dadjoint[row->p] += weighted_change * m[row->q] + weighted * dm[row->q];
-      dadjoint[row->q] += weighted_change * m[row->p] + weighted * dm[row->p];
-    }
-  }
-  expand_adjoint(plan, adjoint);
   expand_adjoint(plan, dadjoint);
 }
 

@@ -52,8 +52,8 @@ MTP_FUNCTION void add_degree_and_tangents(int n_monomials, int stride, const T *
     }
 }
 
-// Adds to by_phi[block][stride] and by_slope[block][stride] what the monomials of a degree say of the radial functions: sum_k A_k u^k + D_k d(u^k) and
-// sum_k D_k u^k, for the summed moments' D and A = a D + dD.
+// Adds to by_phi[block][stride] and by_slope[block][stride] what the monomials of a degree say of the radial functions: sum_k A_k u^k + D_k d(u^k)
+// and sum_k D_k u^k, for the summed moments' D and A = a D + dD.
 template <int n_mu, class T>
 MTP_FUNCTION void collect_degree(int n_monomials, int stride, const T *D, const T *A, const T *mono, const T *dmono, T *by_phi, T *by_slope)
 {
@@ -87,10 +87,11 @@ struct ForwardOverReverse {
     const T *const xs = reinterpret_cast<const T *>(s.xs), *const ys = reinterpret_cast<const T *>(s.ys),
                    *const zs = reinterpret_cast<const T *>(s.zs), *const directions = reinterpret_cast<const T *>(s.gradients);
     T *const m = reinterpret_cast<T *>(s.moments), *const D = reinterpret_cast<T *>(s.adjoint), *const dm = reinterpret_cast<T *>(s.tangents.get()),
-            *const dD = dm + plan.n_moments;
+             *const dD = dm + plan.n_moments;
     T *const mono = reinterpret_cast<T *>(s.mono), *const dmono = reinterpret_cast<T *>(s.bar), *const t = reinterpret_cast<T *>(s.polynomials);
     T *const f = reinterpret_cast<T *>(s.f), *const df = reinterpret_cast<T *>(s.df);
-    T *const unit = reinterpret_cast<T *>(s.unit), *const rate = reinterpret_cast<T *>(s.angular), *const distance = reinterpret_cast<T *>(s.distance);
+    T *const unit = reinterpret_cast<T *>(s.unit), *const rate = reinterpret_cast<T *>(s.angular),
+             *const distance = reinterpret_cast<T *>(s.distance);
     T *const out = reinterpret_cast<T *>(sums);
 
     for (int k = 0; k < plan.n_summed; k++) m[k] = dm[k] = T{};
@@ -136,10 +137,11 @@ struct ForwardOverReverse {
         }
       }
 
-    expand(plan, m);
+    energy_and_adjoint(plan, m, D);
+    contract(plan, plan.targets, plan.n_targets, m);
     expand(plan, dm);
-    contract_with_tangents(plan, m, dm);
-    adjoints_with_tangents(plan, m, dm, D, dD);
+    contract_tangents<T, T>(plan, plan.targets, plan.n_targets, m, dm);
+    adjoint_tangents<T, T>(plan, m, D, dm, dD);
     const T weight = *reinterpret_cast<const T *>(energy_weights);
     for (int k = 0; k < plan.n_summed; k++) dD[k] += D[k] * weight;
 
@@ -192,8 +194,7 @@ struct ForwardOverReverse {
               derivative = next;
             }
             const T phi = t[beta] * smooth, dphi = derivative * dxi + t[beta] * dsmooth_dr;
-            for (int mu = 0; mu < n_radial; mu++)
-              sum[mu * n_chebyshev + beta] += phi * phi_n[b * n_radial + mu] + dphi * slope_n[b * n_radial + mu];
+            for (int mu = 0; mu < n_radial; mu++) sum[mu * n_chebyshev + beta] += phi * phi_n[b * n_radial + mu] + dphi * slope_n[b * n_radial + mu];
           }
         }
       }

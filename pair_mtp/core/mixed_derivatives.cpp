@@ -39,8 +39,7 @@ template <class T> MTP_FUNCTION double sum_of_lanes(const T &value)
 
 // Adds a[depth][rows]^T b[depth][8] of `height` rows and n_panels tables b to where the rows' destinations point.
 template <class T, int height, int n_panels>
-MTP_FUNCTION void add_tile(int depth, const double *a, int a_stride, const double *const *b, double *const *destination,
-                           const Panel *panels)
+MTP_FUNCTION void add_tile(int depth, const double *a, int a_stride, const double *const *b, double *const *destination, const Panel *panels)
 {
   T sum[height][n_panels] = {};
   for (int k = 0; k < depth; k++) {
@@ -105,7 +104,10 @@ struct Tangents {
     for (int nu = 0; nu <= plan->highest_degree; nu++)
       for (int p = 0; p < monomials_of_degree(nu); p++, of_monomial++, change += plan->n_mu[nu])
         for (int other = 0; other < plan->n_mu[nu]; other++) change[other] = other == mu ? *of_monomial : T{};
-    contract_tangent<T, double>(*plan, m, adjoint, reinterpret_cast<T *>(dm), reinterpret_cast<T *>(dadjoint));
+    change = reinterpret_cast<T *>(dm);
+    expand(*plan, change);
+    contract_tangents<T, double>(*plan, plan->inner_targets, plan->n_inner_targets, m, change);
+    adjoint_tangents<T, double>(*plan, m, adjoint, change, reinterpret_cast<T *>(dadjoint));
   }
 };
 
@@ -115,19 +117,6 @@ void zero_packs(double *buffer, std::size_t n)
 }
 
 }    // namespace
-
-// The adjoints of all moments: the sweep for the energy leaves out those that only the energy reads. Atoms in lanes.
-struct AllAdjoints {
-  template <class T> static MTP_FUNCTION void run(MixedDerivatives *group)
-  {
-    const PlanView &plan = group->plan;
-    T *const adjoint = reinterpret_cast<T *>(group->adjoint);
-    for (int k = 0; k < plan.n_moments; k++) adjoint[k] = T{};
-    for (int alpha = 0; alpha < plan.n_scalar; alpha++) adjoint[plan.scalars[alpha]] += plan.moment_coeffs[alpha];
-    contract_adjoint<T, T>(plan, plan.targets, plan.n_targets, reinterpret_cast<const T *>(group->moments), adjoint);
-    expand_adjoint(plan, adjoint);
-  }
-};
 
 // -dm_k/dr_j with a neighbour in each lane, then sum_j dm_k/dr_j and sum_j r_j dm_k/dr_j. For radial coefficients also the neighbours' monomials, and
 // per mu: sum_p D_p u^p, the same times the degree, and sum_p D_p du^p/du.
@@ -242,7 +231,9 @@ struct AddExplicitRadialPart {
 };
 
 MixedDerivatives::MixedDerivatives(const PlanView &view, bool only_linear)
-    : Sites<Lane8>(view), linear_only(only_linear), n_chebyshev_padded((view.n_chebyshev + pack_width - 1) / pack_width * pack_width),
+    : Sites<Lane8>(view),
+      linear_only(only_linear),
+      n_chebyshev_padded((view.n_chebyshev + pack_width - 1) / pack_width * pack_width),
       first_of_species(static_cast<std::size_t>(view.n_species) + 1)
 {
   tabulate_slopes();
@@ -294,7 +285,6 @@ void MixedDerivatives::find_targets()
 
 void MixedDerivatives::prepare()
 {
-  if (!linear_only) on_best_vectors<AllAdjoints>(this);
   parameter_gradient(parameter_rows.get());
 }
 

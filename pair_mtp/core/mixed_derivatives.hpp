@@ -68,7 +68,6 @@ class MixedDerivatives : public Sites<Lane8> {
   void differentiate_adjoint_by_linear(double *table);
   void differentiate_adjoint_by_radial(double *table);
 
-  friend struct AllAdjoints;
   friend struct DifferentiateMoments;
   friend struct AddExplicitRadialPart;
   friend struct SumOfRadialBasis;
