@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from mtp.configurations import Labels, read, with_labels
 from mtp.errors import DataError, Error
-from mtp.fit import FitSettings, fit, randomise, untrained
-from mtp.loss import Loss, Weights
+from mtp.fit import FitSettings, fit
+from mtp.loss import Loss
 from mtp.potential import Potential
+from mtp.starting_point import randomise, untrained
+from mtp.weights import Weights
 
 MULTIPLICITY = np.array([1, 1, 1, 2, 2, 2])
 
@@ -89,7 +91,14 @@ def test_the_normal_equations_hold_the_gradient_of_the_loss(data, truth):
     potential = truth.copy()
     theta = potential.parameters * (1 + 0.05 * rng.standard_normal(truth.facts.n_parameters))
     potential.parameters = theta
-    gradient = -2 * Loss(potential, data, weights).gauss_newton(potential).vector
+    fitted = Loss(potential, data, weights)
+    equations = fitted.gauss_newton(theta)
+    n_linear = len(fitted.offset)
+    linear = theta[-n_linear:] - fitted.offset
+    gradient = -2 * (equations.vector - equations.matrix[:, -n_linear:] @ linear)
+    value, by_sweeps = fitted.gradient(theta)
+    assert value == pytest.approx(loss_by_the_definition(potential, data, weights), rel=1e-9)
+    np.testing.assert_allclose(by_sweeps, gradient, rtol=1e-7, atol=1e-9 * np.abs(gradient).max())
     for _ in range(6):
         direction = theta * rng.standard_normal(len(theta))
 
@@ -125,8 +134,8 @@ def test_the_linear_coefficients_are_the_best_at_the_radial_ones(iterations, dat
     potential, _ = history(data, settings(iterations=iterations))
     n_radial, n_linear = split(potential)
     loss = Loss(potential, data, Weights())
-    equations = loss.linear(potential)
     theta = potential.parameters
+    equations = loss.linear(theta)
     residual = equations.vector - equations.matrix @ (theta[n_radial:] - loss.offset)
     # the ridge of 1e-11 of the diagonal, and rounding, is what the solution may be off by
     scale = np.diag(equations.matrix) * np.abs(theta[n_radial:]) + np.abs(equations.vector)
@@ -283,13 +292,13 @@ def test_the_form_is_what_the_settings_ask_for(data):
 
 def test_the_shortest_distance_is_that_of_the_data(data):
     shortest = min(atoms.get_all_distances(mic=True)[np.triu_indices(len(atoms), 1)].min() for atoms in data)
-    found = untrained(data, settings(min_distance=None)).facts.min_distance
+    found = untrained(data, level=6, cutoff=4.0, radial_basis_size=4).facts.min_distance
     assert shortest - 0.01 < found <= shortest
 
 
-def test_the_initial_potential_is_kept_and_its_form_taken(data, truth):
+def test_the_initial_potential_is_kept_and_its_form_taken_where_no_other_is_asked_for(data, truth):
     before = truth.parameters
-    potential = fit(data, settings(level=10, iterations=1), initial=truth)
+    potential = fit(data, FitSettings(iterations=1), initial=truth)
     np.testing.assert_array_equal(truth.parameters, before)
     assert potential.facts.n_scalar == truth.facts.n_scalar
     blank = Potential.new(6, ["O", "Cu"], 4.0, 1.2, 4)
@@ -323,8 +332,7 @@ def test_labels_that_are_missing_or_not_finite_are_named(data):
         (named(data[0], forces=forces), "forces is not finite"),
         (named(data[0], energy=np.inf), "energy is not finite"),
         (named(data[0], stress=np.full(6, np.nan)), "stress is not finite"),
-        (named(data[0], energy=None), "no energy"),
-        (named(data[0], forces=None), "no forces"),
+        (named(data[0], energy=None, forces=None, stress=None), "no energy, no forces and no stress"),
     ):
         with pytest.raises(DataError, match=f"^bad.extxyz#3: {message}"):
             fit([*data, wrong], settings())
@@ -342,7 +350,7 @@ def test_an_unknown_species_is_named(data, truth):
     wrong = named(data[0])
     wrong.symbols[0] = "Xe"
     wrong = relabelled_as(wrong, 0.0, np.zeros((len(wrong), 3)), None)
-    for keywords in ({"species": ["Cu", "O"]}, {"initial": truth}):
+    for keywords in ({"species": ["Cu", "O"]}, {"initial": truth, "species": truth.species}):
         with pytest.raises(DataError, match=r"^bad.extxyz#3: .*Xe"):
             fit([*data, wrong], settings(), **keywords)
 

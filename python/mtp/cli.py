@@ -87,7 +87,7 @@ def fit(
     from mtp import figures
     from mtp.evaluation import compare
     from mtp.fit import fit as fit_potential
-    from mtp.fit import untrained
+    from mtp.fit import starting_potential
     from mtp.potential import Potential
     from mtp.settings import FitFile, checked, load
 
@@ -117,7 +117,7 @@ def fit(
     data = {"train": _read(file.train, names), "validation": _read(file.validation, names)}
     data = {name: read for name, read in data.items() if read}
     if first is None:
-        first = untrained(data["train"], file.fit, names)
+        first = starting_potential(data["train"], file.fit, names)
     facts = first.facts
     console.print(
         f"{len(data['train'])} configurations, {sum(map(len, data['train']))} atoms; "

@@ -1,36 +1,56 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Fitting: variable projection with Levenberg-Marquardt.
-
-Energies, forces and stresses are linear in the species and moment coefficients ξ and not in the radial coefficients
-c. At each c the best ξ is solved for exactly; c is improved by Gauss-Newton steps on what remains, with the change of
-ξ eliminated [Kaufman, BIT 15, 49 (1975); damping by Nielsen, IMM-REP-1999-05 (1999)].
-"""
+"""Fitting: from labelled configurations to a potential."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from ase import Atoms
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from threadpoolctl import threadpool_limits
 
+from mtp import checkpoint as checkpoints
+from mtp.checkpoint import Progress
 from mtp.configurations import check_distances, species_of
 from mtp.errors import DataError, Error
-from mtp.loss import Loss, NormalEquations, Weights
+from mtp.loss import Loss
+from mtp.optimiser import RIDGE, Minimiser, Roughness, State
 from mtp.potential import Potential
+from mtp.starting_point import (
+    in_form_of,
+    n_radial_parameters,
+    randomise,
+    roughness_of_basis,
+    untrained,
+)
+from mtp.summation import Ranks
+from mtp.weights import Weights, check_names, group_of
 
-RIDGE = 1e-11  # of the linear solve, relative to the diagonal: keeps null directions (fixed composition) at bay
+WARM_UP_VALUES = 20  # reference values for each parameter in the share of the data that first steps are made with
+WARM_UP_STEPS = 6
+PATIENCE = 5  # iterations that together must lower the loss by the tolerance
+ROBUST_TURNS = 3
 
 
 class FitSettings(BaseModel):
-    """What is fitted, and how long. Distances in Å.
+    """What is fitted, and how long. Distances in Å, energies in eV.
 
     level, cutoff, radial_basis_size: form of the potential. min_distance: of the radial interval; by default the
     shortest distance in the data. iterations: at most; the fit ends earlier when the loss falls by less than
-    `tolerance` (relative) in five of them. seed: of the initial radial coefficients.
+    `tolerance` (relative) in five of them. seed: of the initial radial coefficients. starts: number of seeds, of which
+    the one that gets furthest in its first steps goes on. radial: "fixed" leaves the radial functions of the initial
+    potential as they are and solves for the linear coefficients alone. l2: regularisation of the linear
+    coefficients, relative to the diagonal of their normal equations. smoothness: weight of the radial functions'
+    roughness, ∫ f''² / ∫ f² over their interval. species_energies: of the isolated atoms, by element; elements that are
+    not named are fitted. validation_share: of the configurations of each group, kept out of the fit. early_stop:
+    iterations without a better validation loss after which the fit ends, with the best so far. memory: GB for
+    neighbour lists.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -43,150 +63,250 @@ class FitSettings(BaseModel):
     iterations: int = Field(60, ge=0)
     tolerance: float = Field(2e-3, gt=0)
     seed: int = 1
+    starts: int = Field(1, ge=1)
+    radial: Literal["fitted", "fixed"] = "fitted"
+    l2: float = Field(RIDGE, ge=0)
+    smoothness: float = Field(0.0, ge=0)
+    species_energies: dict[str, float] = {}
+    validation_share: float = Field(0.0, ge=0, lt=1)
+    early_stop: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
+    memory: float = Field(2.0, gt=0)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One iteration of a fit: its number, the loss, and seconds since the start."""
+    """One iteration of a fit: its number, the loss, and seconds since the start; root mean square errors of the
+    training data: energies per atom (eV) and force components (eV/Å), None without such labels; the validation data's
+    loss, None without such data."""
 
     iteration: int
     loss: float
     seconds: float
+    energy_rmse: float | None = None
+    force_rmse: float | None = None
+    validation_loss: float | None = None
 
 
 def fit(
-    configurations: Sequence[Atoms],
+    configurations: Sequence[Atoms] | None,
     settings: FitSettings,
     species: Sequence[str] | None = None,
     initial: Potential | None = None,
     progress: Callable[[Step], None] = lambda step: None,
-) -> Potential:
+    validation: Sequence[Atoms] = (),
+    comm=None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> Potential | None:
     """Fit a potential to labelled configurations.
 
-    species: order of the elements in the potential, default: those of the data by atomic number. initial: a
-    potential to start from (its form is kept and its radial coefficients are the first guess). Raises DataError where
-    data are missing, not finite, or unknown to the potential.
+    Args:
+        configurations: the data; under MPI those of rank 0, the other ranks' are not read.
+        settings: how to fit.
+        species: order of the elements in the potential; default: the initial potential's and then the data's others,
+            by atomic number.
+        initial: a potential to start from, see `starting_potential`.
+        progress: called after each iteration.
+        validation: data that the fit is watched with, see `FitSettings.early_stop`.
+        comm: mpi4py communicator of the ranks that share the work; all of them call this function.
+        checkpoint: file that is written after each iteration and removed at the end; with `resume` the fit goes on
+            from it.
+
+    Returns:
+        The potential; None on ranks other than 0.
+
+    Raises:
+        DataError: data are missing, not finite, or unknown to the potential.
+        Error: the checkpoint is damaged, or of another fit.
     """
-    if not configurations:
-        raise DataError("there are no configurations to fit to")
-    for atoms in configurations:
-        check_distances(atoms)
-    start = time.perf_counter()
-    potential = initial.copy() if initial is not None else untrained(configurations, settings, species)
-    if not potential.facts.trained:
-        randomise(potential, settings.seed)
-    loss = Loss(potential, configurations, settings.weights, settings.threads)
-    _minimise(potential, loss, settings, lambda i, value: progress(Step(i, value, time.perf_counter() - start)))
-    return potential
-
-
-def untrained(
-    configurations: Sequence[Atoms], settings: FitSettings, species: Sequence[str] | None = None
-) -> Potential:
-    """A potential of the form that the settings ask for, for the species of the data."""
-    if species is None:
-        species = species_of(configurations)
-    min_distance = settings.min_distance
-    if min_distance is None:
-        min_distance = shortest_distance(configurations, settings.cutoff)
-    if min_distance >= settings.cutoff:
-        raise Error(f"no two atoms of the data are closer than the cutoff of {settings.cutoff} Å; choose a larger one")
-    return Potential.new(settings.level, list(species), settings.cutoff, min_distance, settings.radial_basis_size)
-
-
-def shortest_distance(configurations: Sequence[Atoms], cutoff: float) -> float:
-    """The shortest distance between two atoms in the data (Å), rounded down to 0.01; `cutoff` if none is closer."""
-    from mtp.neighbours import neighbourhoods
-
-    shortest = cutoff
-    for atoms in configurations:
-        vectors = neighbourhoods(atoms, np.zeros(len(atoms), dtype=np.int32), cutoff).vectors
-        if len(vectors):
-            shortest = min(shortest, float(np.sqrt((vectors**2).sum(axis=1).min())))
-    return np.floor(shortest * 100) / 100
-
-
-def randomise(potential: Potential, seed: int) -> None:
-    """Give an untrained potential radial coefficients: f_μ is mostly the μ-th basis function, with a random admixture.
-
-    The scaling makes the radial basis functions of order one.
-    """
-    facts = potential.facts
-    potential.set_scaling(1 / (facts.cutoff - facts.min_distance) ** 2)
-    rng = np.random.default_rng(seed)
-    shape = (facts.n_species, facts.n_species, facts.n_radial, facts.n_chebyshev)
-    radial = 0.3 * rng.standard_normal(shape) / (1 + np.arange(facts.n_chebyshev))
-    for mu in range(facts.n_radial):
-        radial[:, :, mu, mu % facts.n_chebyshev] += 1
-    theta = np.zeros(facts.n_parameters)
-    theta[: radial.size] = radial.ravel()
-    potential.parameters = theta
-
-
-def solve_linear(equations: NormalEquations) -> tuple[np.ndarray, float]:
-    """The linear coefficients of least loss, and that loss."""
-    solution = _solve(equations.matrix, equations.vector, RIDGE)
-    rest = equations.square - 2 * equations.vector @ solution + solution @ equations.matrix @ solution
-    return solution, float(rest)
-
-
-def _solve(matrix: np.ndarray, right: np.ndarray, ridge: float) -> np.ndarray:
-    """Solve the symmetric positive system, in units in which its diagonal is one, for one or several right sides."""
-    diagonal = np.diag(matrix)
-    scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
-    unit = matrix * scale[:, None] * scale
-    for _ in range(12):
-        np.fill_diagonal(unit, 1 + ridge)
+    with threadpool_limits(1, "blas"):  # the work is shared among threads already
+        ranks = Ranks(comm)
+        if comm is not None and comm.rank > 0:
+            ranks.serve()
+            return None
         try:
-            return (scale * cho_solve(cho_factor(unit), (right.T * scale).T).T).T
-        except LinAlgError:
-            ridge = max(10 * ridge, RIDGE)
-    raise Error("the linear equations of the fit are singular; use fewer parameters (level, radial basis) or more data")
+            fitting = _Fitting(settings, ranks, progress, checkpoint)
+            return fitting.run(configurations, species, initial, validation, resume)
+        finally:
+            ranks.dismiss()
 
 
-def _minimise(potential: Potential, loss: Loss, settings: FitSettings, progress: Callable[[int, float], None]) -> None:
-    facts = potential.facts
-    n_radial = facts.n_species**2 * facts.n_radial * facts.n_chebyshev
+def starting_potential(
+    configurations: Sequence[Atoms],
+    settings: FitSettings,
+    species: Sequence[str] | None = None,
+    initial: Potential | None = None,
+) -> Potential:
+    """What a fit starts from: of the form that the settings ask for, with the radial functions of `initial`.
 
-    def at(radial: np.ndarray) -> tuple[float, np.ndarray]:
-        """Least loss over the linear coefficients at these radial ones, and all parameters."""
-        theta = np.concatenate([radial, np.zeros(facts.n_parameters - n_radial)])
-        potential.parameters = theta
-        linear, value = solve_linear(loss.linear(potential))
-        theta[n_radial:] = linear + loss.offset
-        potential.parameters = theta
-        return value, theta
+    Settings of the form (level, cutoff, radial_basis_size, min_distance) that were not given are the initial
+    potential's; elements of the data that it does not know are added to it.
+    """
+    form = settings.model_dump(include={"level", "cutoff", "radial_basis_size", "min_distance"})
+    if initial is None:
+        return untrained(configurations, species=species, **form)
+    facts, given = initial.facts, settings.model_fields_set
+    if initial.species is not None:
+        known = initial.species
+        species = list(species or [*known, *(name for name in species_of(configurations) if name not in known)])
+    same_species = initial.species is None or species == initial.species
+    kept = {"cutoff": facts.cutoff, "radial_basis_size": facts.n_chebyshev, "min_distance": facts.min_distance}
+    wanted = {key: form[key] if key in given and form[key] is not None else kept[key] for key in kept}
+    names = species or facts.n_species
+    wanted_form = Potential.new(
+        settings.level, names, wanted["cutoff"], wanted["min_distance"], wanted["radial_basis_size"]
+    )
+    same_level = "level" not in given or wanted_form.facts.n_scalar == facts.n_scalar
+    if same_species and same_level and wanted == kept:
+        return initial.copy()
+    if not same_level or "level" in given:
+        target = wanted_form
+    else:
+        raise Error(
+            "the initial potential's distances, radial basis or species are to be changed: give the level as well"
+        )
+    if not facts.trained:
+        return target
+    return in_form_of(initial, target, settings.seed)
 
-    value, theta = at(potential.parameters[:n_radial])
-    progress(0, value)
-    history = [value]
-    damping, raise_by = 1e-3, 2.0
-    for iteration in range(1, settings.iterations + 1):
-        potential.parameters = theta
-        system = loss.gauss_newton(potential)
-        cc, cl = system.matrix[:n_radial, :n_radial], system.matrix[:n_radial, n_radial:]
-        ll = system.matrix[n_radial:, n_radial:]
-        eliminated = _solve(ll, cl.T, RIDGE)
-        reduced = cc - cl @ eliminated
-        gradient = system.vector[:n_radial] - eliminated.T @ system.vector[n_radial:]
-        while True:
-            damped = reduced + damping * np.diag(np.diag(cc))
-            change = _solve(damped, gradient, 0.0)
-            predicted = change @ (2 * gradient - reduced @ change)
-            trial_value, trial = at(theta[:n_radial] + change)
-            gain = (value - trial_value) / max(predicted, np.finfo(float).tiny)
-            if trial_value < value:
-                damping *= max(1 / 3, 1 - (2 * gain - 1) ** 3)
-                raise_by = 2.0
-                value, theta = trial_value, trial
-                break
-            damping *= raise_by
-            raise_by *= 2
-            if damping > 1e12:
-                break
-        history.append(value)
-        progress(iteration, value)
-        if damping > 1e12 or (len(history) > 5 and history[-6] - value < settings.tolerance * value):
-            break
-    potential.parameters = theta
+
+def split(configurations: Sequence[Atoms], share: float, seed: int) -> tuple[list[Atoms], list[Atoms]]:
+    """Training and validation data: `share` of each group's configurations, drawn at random, for validation."""
+    rng = np.random.default_rng(seed)
+    held_out: set[int] = set()
+    groups: dict[str, list[int]] = {}
+    for k, atoms in enumerate(configurations):
+        groups.setdefault(group_of(atoms), []).append(k)
+    for members in groups.values():
+        held_out.update(rng.permutation(members)[: round(share * len(members))].tolist())
+    train = [atoms for k, atoms in enumerate(configurations) if k not in held_out]
+    return train, [configurations[k] for k in sorted(held_out)]
+
+
+class _Fitting:
+    """One fit, on rank 0."""
+
+    def __init__(
+        self, settings: FitSettings, ranks: Ranks, progress: Callable[[Step], None], checkpoint: Path | None
+    ) -> None:
+        self.settings, self.ranks, self.report, self.checkpoint = settings, ranks, progress, checkpoint
+        self.start = time.perf_counter()
+
+    def run(self, configurations, species, initial, validation, resume: bool) -> Potential:
+        settings = self.settings
+        if not configurations:
+            raise DataError("there are no configurations to fit to")
+        for atoms in (*configurations, *validation):
+            check_distances(atoms)
+        check_names(configurations, settings.weights)
+        if not validation and settings.validation_share > 0:
+            configurations, validation = split(configurations, settings.validation_share, settings.seed)
+        potential = starting_potential(configurations, settings, species, initial)
+        if settings.radial == "fixed" and not potential.facts.trained:
+            raise Error("radial = 'fixed' wants an initial potential, whose radial functions are kept")
+        for name in settings.species_energies:
+            if name not in (potential.species or []):
+                raise Error(f"species_energies: the potential has no element {name}; it has {potential.species}")
+        self.made_from = checkpoints.fingerprint(
+            settings.model_dump(exclude={"threads", "memory", "iterations"}), configurations
+        )
+        if resume:
+            progress = checkpoints.load(self.checkpoint, self.made_from)
+            if not potential.facts.trained:
+                randomise(potential, settings.seed)  # sets the scaling
+            self.start -= progress.seconds
+        else:
+            progress = Progress(State(self._begin(potential, configurations)))
+        minimiser = self._minimiser(potential, configurations)
+        watch = self._loss(potential, validation) if validation else None
+        potential.parameters = self._minimise(minimiser, progress, watch)
+        if self.checkpoint:
+            self.checkpoint.unlink(missing_ok=True)
+        return potential
+
+    def _loss(self, potential: Potential, configurations: Sequence[Atoms]) -> Loss:
+        settings = self.settings
+        resources = (settings.threads, settings.memory, self.ranks)
+        return Loss(potential, configurations, settings.weights, *resources, settings.species_energies)
+
+    def _minimiser(self, potential: Potential, configurations: Sequence[Atoms]) -> Minimiser:
+        settings = self.settings
+        roughness = None
+        if settings.smoothness > 0:
+            roughness = Roughness(settings.smoothness, *roughness_of_basis(potential.facts))
+        fixed = [potential.species.index(name) for name in settings.species_energies]
+        loss = self._loss(potential, configurations)
+        return Minimiser(loss, n_radial_parameters(potential.facts), settings.l2, roughness, fixed)
+
+    def _begin(self, potential: Potential, configurations: Sequence[Atoms]) -> np.ndarray:
+        """First parameters: of several starts the best after some steps with a share of the data."""
+        settings = self.settings
+        warm = potential.facts.trained
+        if not warm:
+            randomise(potential, settings.seed)
+        n_values = sum(3 * len(atoms) for atoms in configurations)
+        every = max(1, n_values // (WARM_UP_VALUES * potential.facts.n_parameters))
+        starts = 1 if warm else settings.starts
+        if settings.radial == "fixed" or settings.iterations == 0 or (starts == 1 and (warm or every < 3)):
+            return potential.parameters
+        some = configurations[::every]
+        minimiser = self._minimiser(potential, some)
+        found = []
+        for k in range(starts):
+            randomise(potential, settings.seed + k)
+            first = State(potential.parameters)
+            *_, last = itertools.islice(minimiser.steps(first), WARM_UP_STEPS)
+            found.append((minimiser.loss.errors(last.parameters).loss, k, last.parameters))
+        minimiser.loss.close()
+        return min(found)[2]
+
+    def _minimise(self, minimiser: Minimiser, progress: Progress, watch: Loss | None) -> np.ndarray:
+        settings, loss = self.settings, minimiser.loss
+        if progress.iteration == 0:
+            theta = minimiser.solve_linear(progress.state.parameters[: minimiser.n_radial])
+            progress.state.parameters = theta
+            self._tell(loss, progress, watch)
+        turns = 1 if settings.weights.robust is None else 1 + ROBUST_TURNS
+        while progress.turn < turns:
+            if progress.turn > 0:
+                loss.make_robust(progress.state.parameters, settings.weights.robust)
+                theta = minimiser.solve_linear(progress.state.parameters[: minimiser.n_radial])
+                progress.state = State(theta)
+                progress.losses = [loss.errors(theta).loss]
+            for state in minimiser.steps(progress.state) if self._goes_on(progress) else ():
+                progress.state = state
+                progress.iteration += 1
+                self._tell(loss, progress, watch)
+                if not self._goes_on(progress):
+                    break
+            progress.turn += 1
+        loss.close()
+        if watch:
+            watch.close()
+        return progress.state.parameters if progress.best is None else progress.best
+
+    def _goes_on(self, progress: Progress) -> bool:
+        settings, losses = self.settings, progress.losses
+        slow = len(losses) > PATIENCE and losses[-1 - PATIENCE] - losses[-1] < settings.tolerance * losses[-1]
+        waited = settings.early_stop is not None and progress.waited >= settings.early_stop
+        over = slow or waited or progress.state.finished or progress.iteration >= settings.iterations
+        return settings.radial == "fitted" and not over
+
+    def _tell(self, loss: Loss, progress: Progress, watch: Loss | None) -> None:
+        """Report the iteration and write the checkpoint."""
+        errors = loss.errors(progress.state.parameters)
+        progress.losses.append(errors.loss)
+        progress.seconds = time.perf_counter() - self.start
+        validation = None
+        if watch:
+            validation = watch.errors(progress.state.parameters).loss
+            if self.settings.early_stop is not None:
+                if validation < progress.best_loss:
+                    progress.best, progress.best_loss, progress.waited = progress.state.parameters, validation, 0
+                else:
+                    progress.waited += 1
+        if self.checkpoint:
+            checkpoints.save(self.checkpoint, progress, self.made_from)
+        figures = (errors.energy_rmse, errors.force_rmse, validation)
+        self.report(Step(progress.iteration, errors.loss, progress.seconds, *figures))

@@ -1,97 +1,50 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The fitting loss and its normal equations, streamed over configurations.
-
-    loss = (1/K) Σ_k [w_E ΔE² / N + w_F Σ |ΔF|² + w_S ‖ΔS‖² / N],   S = volume times stress (eV)
-
-the sum over K configurations of N atoms each; MLIP's weights and "vibrations" scaling [Novikov et al.,
-Mach. Learn.: Sci. Technol. 2, 025002 (2021), eq. 11].
-"""
+"""The fitting loss, its gradient and its normal equations, as functions of a potential's parameters."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from pydantic import BaseModel, ConfigDict, Field
 
-from mtp.configurations import labels
-from mtp.neighbours import Neighbourhoods
+from mtp.configurations import types
 from mtp.potential import Potential
-
-VOIGT_MULTIPLICITY = np.array([1, 1, 1, 2, 2, 2])  # components of a symmetric tensor in ‖S‖²
-BLOCK = 8  # configurations summed at a time; fixed, so that sums do not depend on the number of threads
-
-
-class Weights(BaseModel):
-    """Weights of energy (1/eV²), force (Å²/eV²) and stress (1/eV²) residuals in the loss."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    energy: float = Field(1.0, ge=0)
-    force: float = Field(0.01, ge=0)
-    stress: float = Field(0.001, ge=0)
-
-
-@dataclass(frozen=True)
-class Target:
-    """One configuration to fit: its neighbour lists, reference values and the square roots of their weights.
-
-    values and sqrt_weights: (1 + 3 N + 6,): energy (eV), forces (eV/Å), volume times stress (eV). A quantity that
-    the data lack has weight zero.
-    """
-
-    atoms: Atoms
-    near: Neighbourhoods
-    values: np.ndarray
-    sqrt_weights: np.ndarray
+from mtp.summation import BINS, Ranks, deal
+from mtp.weights import Observations, Weights, observe, species_energies
 
 
 @dataclass
 class NormalEquations:
-    """Sums over configurations: matrix JᵀWJ (n, n), vector JᵀWy (n,) and square yᵀWy for y the values that J
-    is to explain."""
+    """Sums over configurations: JᵀWJ (n, n), JᵀWy (n,) and yᵀWy, for y the reference less `Loss.offset`'s energies."""
 
     matrix: np.ndarray
     vector: np.ndarray
     square: float
 
-    def __iadd__(self, other: NormalEquations) -> NormalEquations:
-        self.matrix += other.matrix
-        self.vector += other.vector
-        self.square += other.square
-        return self
 
+@dataclass
+class Errors:
+    """The loss and its parts by energy, force and stress, and root mean square errors: energies per atom (eV), force
+    components (eV/Å); None where no configuration has them."""
 
-def target(potential: Potential, atoms: Atoms, weights: Weights) -> Target:
-    """Prepare a configuration. Raises DataError where a quantity with a weight is missing (stress may be) or NaN."""
-    need = [name for name, weight in (("energy", weights.energy), ("forces", weights.force)) if weight > 0]
-    known = labels(atoms, need=need)
-    n = len(atoms)
-    values, sqrt_weights = np.zeros(3 * n + 7), np.zeros(3 * n + 7)
-    scale = float(atoms.info.get("weight", 1.0))
-    if weights.energy > 0:
-        values[0] = known.energy
-        sqrt_weights[0] = np.sqrt(scale * weights.energy / n)
-    if weights.force > 0:
-        values[1:-6] = known.forces.ravel()
-        sqrt_weights[1:-6] = np.sqrt(scale * weights.force)
-    if weights.stress > 0 and known.stress is not None and atoms.cell.rank == 3:
-        values[-6:] = known.stress * atoms.get_volume()
-        sqrt_weights[-6:] = np.sqrt(scale * weights.stress / n * VOIGT_MULTIPLICITY)
-    return Target(atoms, potential.neighbourhoods(atoms), values, sqrt_weights)
+    loss: float
+    parts: np.ndarray
+    energy_rmse: float | None
+    force_rmse: float | None
 
 
 class Loss:
-    """The loss of a set of configurations as a function of a potential's parameters.
+    """The loss of a set of configurations (mtp.weights) as a function of a potential's parameters.
 
     Total energies are large against what is fitted, and their squares lose digits: reference energies are taken from
-    `offset` on, linear coefficients (n_species + n_scalar,) of which those of the species, the energies per atom that
-    explain most of the data (eV), are not zero. Work is spread over `threads` threads (default: all cores that the
-    process may use); sums are formed in a fixed order and do not depend on their number.
+    `offset` on, linear coefficients (n_species + n_scalar,) of which those of the species are not zero: the energies
+    per atom that explain most of the data, or those given (eV, by element).
+
+    threads: default all cores that the process may use. memory: GB that the neighbour lists of a rank may take; those
+    beyond are found anew in each pass. ranks: that share the work; by default this process alone.
     """
 
     def __init__(
@@ -100,67 +53,82 @@ class Loss:
         configurations: Sequence[Atoms],
         weights: Weights,
         threads: int | None = None,
+        memory: float = 2.0,
+        ranks: Ranks | None = None,
+        energies: dict[str, float] | None = None,
     ) -> None:
-        self.threads = threads or len(os.sched_getaffinity(0))
-        self.targets = [target(potential, atoms, weights) for atoms in configurations]
-        counts = np.array([np.bincount(t.near.species, minlength=potential.facts.n_species) for t in self.targets])
-        energies = np.array([t.values[0] for t in self.targets])
-        species_energies = np.linalg.lstsq(counts.astype(float), energies, rcond=None)[0]
-        self.offset = np.concatenate([species_energies, np.zeros(potential.facts.n_scalar)])
-        for t, energy in zip(self.targets, counts @ species_energies, strict=True):
-            t.values[0] -= energy
-        self.n_data = int(sum(np.count_nonzero(t.sqrt_weights) for t in self.targets))
+        self._ranks = ranks or Ranks()
+        seen = observe(configurations, weights)
+        self.offset = self._take_off_offset(potential, configurations, seen, energies or {})
+        self.n_configurations = len(configurations)
+        self.n_data = sum(np.count_nonzero(weight) for weight in seen.weights)
+        self._n_energies = sum(weight[0] > 0 for weight in seen.weights)
+        self._n_forces = sum(np.count_nonzero(weight[1:-6]) for weight in seen.weights)
+        bins = [
+            (
+                [configurations[k] for k in members],
+                [seen.values[k] for k in members],
+                [seen.weights[k] for k in members],
+            )
+            for members in deal(configurations, max(BINS, self._ranks.size))
+        ]
+        self._n_bins = len(bins)
+        threads = threads or len(os.sched_getaffinity(0))
+        self._name = self._ranks.deal(potential, bins, threads, memory * 1e9)
 
-    def linear(self, potential: Potential) -> NormalEquations:
-        """Normal equations of the linear coefficients, less `offset`, at the potential's radial ones."""
-        return self._sum(potential, linear_only=True)
+    def linear(self, theta: np.ndarray) -> NormalEquations:
+        """Normal equations of the linear coefficients, less `offset`, at the radial ones of θ."""
+        return self._normal_equations(theta, "linear", len(self.offset))
 
-    def gauss_newton(self, potential: Potential) -> NormalEquations:
-        """Normal equations of all parameters' changes at the potential's parameters: JᵀWJ δ = JᵀW(y - f)."""
-        return self._sum(potential, linear_only=False)
+    def gauss_newton(self, theta: np.ndarray) -> NormalEquations:
+        """Normal equations of all parameters, J by the radial coefficients taken at θ: observables are J_lin ξ for
+        the linear coefficients ξ (less `offset`), so that they hold for any ξ."""
+        return self._normal_equations(theta, "all", len(theta))
 
-    def _sum(self, potential: Potential, linear_only: bool) -> NormalEquations:
-        blocks = [self.targets[i : i + BLOCK] for i in range(0, len(self.targets), BLOCK)]
+    def errors(self, theta: np.ndarray) -> Errors:
+        """Loss and errors at θ."""
+        total = self._total("errors", theta)
+        parts = total[:3] / self.n_configurations
+        return Errors(
+            float(parts.sum()),
+            parts,
+            float(np.sqrt(total[3] / self._n_energies)) if self._n_energies else None,
+            float(np.sqrt(total[4] / self._n_forces)) if self._n_forces else None,
+        )
 
-        def work(block: list[Target]) -> NormalEquations:
-            return self._of_block(potential, block, linear_only)
+    def gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+        """The loss and its gradient by all parameters at θ."""
+        total = self._total("gradient", theta)
+        return float(total[:3].sum()) / self.n_configurations, total[3:] / self.n_configurations
 
-        total: NormalEquations | None = None
-        for part in _ordered(work, blocks, self.threads):
-            if total is None:
-                total = part
-            else:
-                total += part
-        total.matrix /= len(self.targets)
-        total.vector /= len(self.targets)
-        total.square /= len(self.targets)
-        return total
+    def make_robust(self, theta: np.ndarray, threshold: float) -> None:
+        """Weigh residuals at θ that are larger than `threshold` times the mean of their kind down to Huber's loss."""
+        sums = self._total("sizes", theta)
+        self._total("robust", theta, threshold * sums[:3] / np.maximum(sums[3:], 1))
 
-    def _of_block(self, potential: Potential, block: list[Target], linear_only: bool) -> NormalEquations:
-        linear = potential.parameters[-len(self.offset) :] - self.offset
-        jacobians, values = [], []
-        for item in block:
-            part = potential.jacobian(item.atoms, item.near, linear_only)
-            jacobian = np.concatenate([part.energy[None], part.forces, part.virial])
-            y = item.values
-            if not linear_only:  # the model is linear in these: their columns give its values
-                y = y - jacobian[:, -len(linear) :] @ linear
-            jacobian *= item.sqrt_weights[:, None]
-            jacobians.append(jacobian)
-            values.append(y * item.sqrt_weights)
-        weighted, y = np.concatenate(jacobians), np.concatenate(values)
-        return NormalEquations(weighted.T @ weighted, weighted.T @ y, float(y @ y))
+    def close(self) -> None:
+        """Free the memory, on all ranks."""
+        self._ranks.forget(self._name)
 
+    def _normal_equations(self, theta: np.ndarray, what: str, n: int) -> NormalEquations:
+        total = self._total(what, theta) / self.n_configurations
+        return NormalEquations(total[: n * n].reshape(n, n), total[n * n : -1], float(total[-1]))
 
-def _ordered(work, blocks: list, threads: int) -> Iterator[NormalEquations]:
-    if threads == 1:
-        yield from map(work, blocks)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        # few results in flight: each may be a large matrix
-        pending = [pool.submit(work, block) for block in blocks[: 2 * threads]]
-        for following in blocks[2 * threads :]:
-            yield pending.pop(0).result()
-            pending.append(pool.submit(work, following))
-        while pending:
-            yield pending.pop(0).result()
+    def _total(self, what: str, theta: np.ndarray, *more: np.ndarray) -> np.ndarray:
+        theta = theta.copy()
+        theta[-len(self.offset) :] -= self.offset
+        return self._ranks.total(self._name, self._n_bins, what, theta, *more)
+
+    @staticmethod
+    def _take_off_offset(
+        potential: Potential, configurations: Sequence[Atoms], seen: Observations, energies: dict[str, float]
+    ) -> np.ndarray:
+        facts, names = potential.facts, potential.species
+        kinds = [types(atoms, names) for atoms in configurations]
+        found = species_energies(kinds, seen, facts.n_species)
+        for name, energy in energies.items():
+            found[names.index(name)] = energy
+        for value, weight, of_atom in zip(seen.values, seen.weights, kinds, strict=True):
+            if weight[0] > 0:
+                value[0] -= found[of_atom].sum()
+        return np.concatenate([found, np.zeros(facts.n_scalar)])

@@ -32,6 +32,11 @@ class Neighbourhoods:
     def __len__(self) -> int:
         return len(self.species)
 
+    @property
+    def bytes(self) -> int:
+        """Memory that the lists take."""
+        return sum(getattr(self, name).nbytes for name in self.__dataclass_fields__)
+
     def as_c(self):
         """Borrowed `mtp_neighbourhoods *`; valid as long as this object lives."""
         return ffi.new(

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from mtp.library import NULL, call, doubles, ffi, int64s, new_potential
 from mtp.neighbours import Neighbourhoods, neighbourhoods
 
 MODES = ("neighbourhood", "configuration")
+VOIGT = [0, 4, 8, 5, 2, 1]  # of a flattened 3 x 3 matrix: xx yy zz yz xz xy
 SWAP_THRESHOLD = 1.001  # of maxvol, MLIP-3's
 
 
@@ -131,6 +134,15 @@ class Potential:
             raise Error(f"{path}: a potential is written as .mtp, or as .almtp with its active set")
         call("potential_save", self._handle, os.fsencode(path), suffix == ".almtp")
 
+    def __reduce__(self):
+        """Potentials go to other processes, without their active sets."""
+        with tempfile.NamedTemporaryFile(suffix=".mtp") as file:
+            self.save(file.name)
+            file.seek(0)
+            text = file.read()
+        trained = self.facts.trained
+        return _from_text, (text, self.facts.scaling, self.parameters if trained else None)
+
     @property
     def handle(self):
         """The `mtp_potential *` of the C interface."""
@@ -193,7 +205,7 @@ class Potential:
         self._of(atoms, "evaluate", near, doubles(energies), doubles(forces), doubles(virial))
         stress = None
         if atoms.cell.rank == 3 and all(atoms.pbc):
-            stress = virial.ravel()[[0, 4, 8, 5, 2, 1]] / atoms.get_volume()
+            stress = virial.ravel()[VOIGT] / atoms.get_volume()
         return Result(float(energies.sum()), energies, forces, virial, stress)
 
     def parameter_gradient(self, atoms: Atoms) -> np.ndarray:
@@ -212,6 +224,16 @@ class Potential:
         rows = np.empty((3 * len(near) + 7, self._n_columns(linear_only)))
         self._of(atoms, "jacobian", near, int(linear_only), doubles(rows))
         return Jacobian(rows[0], rows[1:-6], rows[-6:])
+
+    def observables(self, near: Neighbourhoods) -> np.ndarray:
+        """Energy, forces and virial (xx yy zz yz xz xy) of several configurations in turn, (Σ (7 + 3 N),)."""
+        n_configurations = len(near.first_atom) - 1
+        energies, forces, virial = np.empty(len(near)), np.empty((len(near), 3)), np.empty((n_configurations, 9))
+        call("evaluate", self._handle, near.as_c(), doubles(energies), doubles(forces), doubles(virial))
+        parts = []
+        for c, (first, end) in enumerate(itertools.pairwise(near.first_atom)):
+            parts += [energies[first:end].sum(keepdims=True), forces[first:end].ravel(), virial[c, VOIGT]]
+        return np.concatenate(parts)
 
     def jacobian_rows(self, near: Neighbourhoods, linear_only: bool = False) -> np.ndarray:
         """The Jacobian of several configurations, (Σ (7 + 3 N), n): energy, forces and virial of each in turn."""
@@ -316,6 +338,17 @@ class Potential:
             if source is None:
                 raise
             raise DataError(f"{source}: {error}") from error
+
+
+def _from_text(text: bytes, scaling: float, parameters: np.ndarray | None) -> Potential:
+    with tempfile.NamedTemporaryFile(suffix=".mtp") as file:
+        file.write(text)
+        file.flush()
+        potential = Potential.load(file.name)
+    if parameters is not None:  # all digits
+        potential.set_scaling(scaling)
+        potential.parameters = parameters
+    return potential
 
 
 def _mode_number(mode: str) -> int:
