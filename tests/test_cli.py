@@ -85,16 +85,25 @@ def test_new_writes_an_untrained_potential(mtp, tmp_path):
 
 
 @pytest.mark.parametrize("train", ["train.extxyz", "train.cfg"])
-def test_fit_writes_potential_errors_and_parity_plot(mtp, folder, tmp_path, train):
+def test_fit_writes_potential_errors_and_report(mtp, folder, tmp_path, train):
     data = ["fit", folder / train, "--species", "O,Cu", "--validation", folder / "test.extxyz"]
     form = ["--level", "4", "--cutoff", "4", "--radial-basis-size", "4", "--iterations", "5"]
     output = succeeds(mtp(tmp_path, *data, *form, "-o", "fitted.mtp", "--json", "errors.json"))
-    assert "wrote fitted.mtp and fitted_parity.png" in output
+    assert "wrote fitted.mtp\nwrote fitted_report/report.html\n" in output
     errors = json.loads((tmp_path / "errors.json").read_text())
     assert {name: errors[name]["configurations"] for name in errors} == {"train": 5, "validation": 3}
     assert f"{errors['train']['force_eV_per_A']['rmse']:.4g}" in output
-    with Image.open(tmp_path / "fitted_parity.png") as image:
+    report = tmp_path / "fitted_report"
+    with Image.open(report / "parity.png") as image:
         image.load()
+    reported = json.loads((report / "errors.json").read_text())
+    assert {name: {key: reported["data"][name][key] for key in errors[name]} for name in errors} == errors
+    assert reported["settings"]["fit"]["level"] == 4
+    assert reported["command"].startswith("mtp fit ")
+    lines = re.findall(
+        r"^fitting (\d)/5: loss \S+, (?:[^,]*, )*\S+ s(?:, \S+ s/iteration, at most .* left)?$", output, re.M
+    )
+    assert lines == [str(step["iteration"]) for step in reported["learning_curve"]]
     assert Potential.load(tmp_path / "fitted.mtp").facts.trained
 
 
@@ -107,7 +116,9 @@ def test_fit_takes_its_settings_from_a_file(mtp, folder, tmp_path):
     )
     succeeds(mtp(tmp_path.parent, "fit", tmp_path / "fit.toml"))
     options = ["--level", "4", "--cutoff", "4", "--radial-basis-size", "4", "--iterations", "5", "-o", "b.mtp"]
-    succeeds(mtp(tmp_path, "fit", "train.extxyz", *options))
+    succeeds(mtp(tmp_path, "fit", "train.extxyz", *options, "--no-report"))
+    assert (tmp_path / "a_report" / "report.html").exists()
+    assert not (tmp_path / "b_report").exists()
     assert (tmp_path / "a.mtp").read_bytes() == (tmp_path / "b.mtp").read_bytes()
     done = mtp(tmp_path, "fit", "fit.toml", "-o", "c.mtp")
     assert done.returncode == 1
@@ -137,6 +148,16 @@ def test_evaluate_writes_predictions_that_read_back(mtp, folder, tmp_path, outpu
     components = np.abs(np.concatenate(differences))
     expected = {"rmse": np.sqrt((components**2).mean()), "mae": components.mean(), "max": components.max()}
     assert errors["force_eV_per_A"] == pytest.approx(expected, rel=1e-12)  # the same numbers, summed alike
+
+
+def test_evaluate_writes_a_report_of_labelled_data(mtp, folder, tmp_path):
+    output = succeeds(mtp(tmp_path, "evaluate", folder / "a.mtp", folder / "test.extxyz", "--report", "errors"))
+    assert "wrote errors/report.html" in output
+    reported = json.loads((tmp_path / "errors" / "errors.json").read_text())
+    assert (list(reported["data"]), reported["data"]["data"]["configurations"]) == (["data"], 3)
+    done = mtp(tmp_path, "evaluate", folder / "a.mtp", folder / "bare.extxyz", "--report", "none")
+    assert (done.returncode, done.stderr) == (1, "mtp: the data are not labelled: there is nothing to report\n")
+    assert not (tmp_path / "none").exists()
 
 
 def test_evaluate_without_labels_says_so_and_predicts(mtp, folder, tmp_path):
@@ -251,6 +272,8 @@ FIT = "fit --level 4 --cutoff 4 --iterations 1 %s"
         ("evaluate a.mtp train.extxyz -o nowhere/out.cfg", r"nowhere/out\.cfg: the folder does not exist"),
         ("evaluate a.mtp train.extxyz --json nowhere/out.json", r"nowhere/out\.json: the folder does not exist"),
         ("evaluate a.mtp train.extxyz -o out.nonsense", r"out\.nonsense"),
+        ("evaluate a.mtp train.extxyz --report train.cfg", r"train\.cfg: is a file"),
+        ("evaluate a.mtp train.extxyz --report nowhere/report", r"nowhere/report: the folder above it does not exist"),
         (FIT % "bare.extxyz", r"bare\.extxyz#1: no energy and no forces"),
         (FIT % "train.extxyz -o out.txt", r"out\.txt: the output's name must end with \.mtp"),
         (FIT % "train.extxyz -o nowhere/out.mtp", r"nowhere/out\.mtp: the folder does not exist"),

@@ -170,7 +170,7 @@ def test_commands_run(toys, tmp_path):
         output = run(tmp_path, BIN / "mtp", *words[1:], *(["--iterations", "3"] if words[1] == "fit" else []))
         if words[1] == "fit":
             assert "validation" in output
-    for file in ("si.mtp", "si_parity.png", "errors.json", "si.almtp", "chosen.extxyz", "graded.extxyz"):
+    for file in ("si.mtp", "si_report/report.html", "errors.json", "si.almtp", "chosen.extxyz", "graded.extxyz"):
         assert (tmp_path / file).exists(), file
     assert (tmp_path / "run" / "potential.mtp").exists()
 

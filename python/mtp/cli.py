@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from mtp.errors import Error
+
+if TYPE_CHECKING:
+    from mtp.fit import Step
 
 app = typer.Typer(
     add_completion=False,
@@ -81,19 +85,21 @@ def fit(
     iterations: Annotated[int, typer.Option(help="At most.")] = 60,
     seed: Annotated[int, typer.Option(help="Of the initial radial coefficients.")] = 1,
     threads: Annotated[Optional[int], typer.Option(help="Default: all cores.")] = None,  # noqa: UP045
+    report: Annotated[bool, typer.Option(help="Write a report beside the potential.")] = True,
     json_file: JsonOption = None,
 ) -> None:
     """Fit a potential to labelled configurations and compare it with them."""
-    from mtp import figures
     from mtp.evaluation import compare
+    from mtp.evaluation import evaluate as evaluate_all
     from mtp.fit import fit as fit_potential
     from mtp.fit import starting_potential
     from mtp.potential import Potential
+    from mtp.report import write_report
     from mtp.settings import FitFile, checked, load
 
     if any(path.suffix == ".toml" for path in train):
         given = [name for name in context.params if str(context.get_parameter_source(name)).endswith(".COMMANDLINE")]
-        if len(train) > 1 or set(given) - {"train", "json_file"}:
+        if len(train) > 1 or set(given) - {"train", "report", "json_file"}:
             raise Error(f"{train[0]}: a settings file comes alone: put the other files and options into it")
         file = load(train[0], FitFile).resolve(train[0].parent)
     else:
@@ -112,6 +118,8 @@ def fit(
         file = checked({**options, "fit": settings}, FitFile, "options")
     _check_output(file.output, ".mtp")
     _check_output(json_file)
+    folder = file.output.with_name(f"{file.output.stem}_report") if report else None
+    _check_folder(folder)
     first = Potential.load(file.initial) if file.initial else None
     names = first.species if first and not file.species else file.species
     data = {"train": _read(file.train, names), "validation": _read(file.validation, names)}
@@ -125,19 +133,25 @@ def fit(
         f"distances {facts.min_distance:g} to {facts.cutoff:g} Å"
     )
     with _Bar("fitting", file.fit.iterations) as bar:
-        fitted = fit_potential(
-            data["train"],
-            file.fit,
-            initial=first,
-            progress=lambda step: bar.show(step.iteration, f"loss {step.loss:.5e}, {step.seconds:.1f} s"),
-        )
+        fitted = fit_potential(data["train"], file.fit, initial=first, progress=bar.show)
     fitted.save(file.output)
-    comparisons = {name: compare(fitted, read) for name, read in data.items()}
+    results = {name: evaluate_all(fitted, read) for name, read in data.items()}
+    comparisons = {name: compare(fitted, read, results[name]) for name, read in data.items()}
     _print_errors(comparisons)
-    figure = file.output.with_name(file.output.stem + "_parity.png")
-    figures.parity(figure, comparisons)
     _write_json(json_file, {name: comparison.summary() for name, comparison in comparisons.items()})
-    console.print(f"wrote {file.output} and {figure}")
+    console.print(f"wrote {file.output}")
+    if folder:
+        written = write_report(
+            folder,
+            fitted,
+            data,
+            title=f"Fit of {file.output.name}",
+            history=bar.steps,
+            settings=file.model_dump(mode="json"),
+            command=_command(),
+            results=results,
+        )
+        console.print(f"wrote {written}")
 
 
 @app.command()
@@ -147,6 +161,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the predictions (format by extension).")
     ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report of the errors into this folder.")] = None,
     species: SpeciesOption = None,
     json_file: JsonOption = None,
 ) -> None:
@@ -158,6 +173,7 @@ def evaluate(
 
     _check_output(output)
     _check_output(json_file)
+    _check_folder(report)
     loaded, read = _load(potential, data, species)
     results = evaluate_all(loaded, read)
     comparison = compare(loaded, read, results)
@@ -167,6 +183,12 @@ def evaluate(
         predicted = [with_labels(a, Labels(r.energy, r.forces, r.stress)) for a, r in zip(read, results, strict=True)]
         configurations.write(output, predicted, loaded.species)
         console.print(f"wrote {output}")
+    if report:
+        from mtp.report import write_report
+
+        title, files = f"Errors of {potential.name}", {"data": read}
+        written = write_report(report, loaded, files, title=title, command=_command(), results={"data": results})
+        console.print(f"wrote {written}")
 
 
 @app.command()
@@ -349,17 +371,18 @@ def learn(
 
 
 class _Bar:
-    """A progress bar on a terminal; in a log file, one line for each step."""
+    """A progress bar on a terminal; in a log file, one line for each step. Keeps the steps that it is shown."""
 
     def __init__(self, title: str, total: int) -> None:
         self.title = title
+        self.total = total
+        self.steps: list[Step] = []
         self.bar = None
         if console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TimeElapsedColumn(),
                 TextColumn("{task.fields[note]}"),
             )
             self.bar = Progress(*columns, console=console)
@@ -374,11 +397,37 @@ class _Bar:
         if self.bar:
             self.bar.stop()
 
-    def show(self, step: int, note: str) -> None:
+    def show(self, step: Step) -> None:
+        self.steps.append(step)
         if self.bar:
-            self.bar.update(self.task, completed=step, note=note)
+            self.bar.update(self.task, completed=step.iteration, note=self._note(step))
         else:
-            console.print(f"{self.title} {step}: {note}")
+            console.print(f"{self.title} {step.iteration}/{self.total}: {self._note(step)}")
+
+    def _note(self, step: Step) -> str:
+        parts = [f"loss {step.loss:.4e}"]
+        if step.energy_rmse is not None:
+            parts.append(f"E {1e3 * step.energy_rmse:.4g} meV/atom")
+        if step.force_rmse is not None:
+            parts.append(f"F {step.force_rmse:.4g} eV/Å")
+        parts.append(_duration(step.seconds))
+        first = self.steps[0]
+        if step.iteration > first.iteration:  # the first one holds the preparation
+            pace = (step.seconds - first.seconds) / (step.iteration - first.iteration)
+            parts += [f"{pace:.2g} s/iteration", f"at most {_duration(pace * (self.total - step.iteration))} left"]
+        return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02} h" if hours else f"{minutes}:{seconds:02} min"
+
+
+def _command() -> str:
+    return shlex.join(["mtp", *sys.argv[1:]])
 
 
 def _elements(text: str) -> list[str]:
@@ -416,6 +465,16 @@ def _check_output(path: Path | None, suffix: str | None = None) -> None:
         raise Error(f"{path}: is a folder: name a file for the output")
     if not path.absolute().parent.is_dir():
         raise Error(f"{path}: the folder does not exist: make it first")
+
+
+def _check_folder(path: Path | None) -> None:
+    """As _check_output, for a folder that is made where it is missing."""
+    if path is None:
+        return
+    if path.exists() and not path.is_dir():
+        raise Error(f"{path}: is a file: remove it or name a folder for the report")
+    if not path.absolute().parent.is_dir():
+        raise Error(f"{path}: the folder above it does not exist: make it first")
 
 
 def _write_json(path: Path | None, content: Any) -> None:

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -32,10 +33,20 @@ class Comparison:
         return {
             "configurations": self.configurations,
             "atoms": self.atoms,
-            "energy_per_atom_eV": _errors(*self.energy_per_atom),
-            "force_eV_per_A": _errors(*self.force),
-            "stress_GPa": _errors(*self.stress),
+            "energy_per_atom_eV": errors(*self.energy_per_atom),
+            "force_eV_per_A": errors(*self.force),
+            "stress_GPa": errors(*self.stress),
         }
+
+    @classmethod
+    def joined(cls, parts: Iterable[Comparison]) -> Comparison:
+        """All values of some comparisons, in their order."""
+        parts = list(parts)
+        pairs = [
+            tuple(np.concatenate([np.zeros(0), *(getattr(part, name)[side] for part in parts)]) for side in (0, 1))
+            for name in ("energy_per_atom", "force", "stress")
+        ]
+        return cls(sum(part.configurations for part in parts), sum(part.atoms for part in parts), *pairs)
 
 
 def evaluate(potential: Potential, configurations: Sequence[Atoms]) -> list[Result]:
@@ -50,23 +61,63 @@ def compare(
     """Set the potential's values (`results`, where they are known already) beside the configurations' labels."""
     if results is None:
         results = evaluate(potential, configurations)
-    energies, forces, stresses = ([], []), ([], []), ([], [])
-    for atoms, result in zip(configurations, results, strict=True):
-        known = labels(atoms, need=())
-        if known.energy is not None:
-            energies[0].append([known.energy / len(atoms)])
-            energies[1].append([result.energy / len(atoms)])
-        if known.forces is not None:
-            forces[0].append(known.forces.ravel())
-            forces[1].append(result.forces.ravel())
-        if known.stress is not None and result.stress is not None:
-            stresses[0].append(known.stress / GPa)
-            stresses[1].append(result.stress / GPa)
-    pairs = [tuple(np.concatenate([*side, np.zeros(0)]) for side in pair) for pair in (energies, forces, stresses)]
-    return Comparison(len(results), sum(map(len, configurations)), *pairs)
+    return Comparison.joined(map(compare_one, configurations, results))
 
 
-def _errors(reference: np.ndarray, predicted: np.ndarray) -> dict[str, float] | None:
+def compare_one(atoms: Atoms, result: Result) -> Comparison:
+    """Set the potential's values for one configuration beside its labels."""
+    known = labels(atoms, need=())
+    energy = force = stress = (np.zeros(0), np.zeros(0))
+    if known.energy is not None and len(atoms):
+        energy = (np.array([known.energy / len(atoms)]), np.array([result.energy / len(atoms)]))
+    if known.forces is not None:
+        force = (known.forces.ravel(), result.forces.ravel())
+    if known.stress is not None and result.stress is not None:
+        stress = (known.stress / GPa, result.stress / GPa)
+    return Comparison(1, len(atoms), energy, force, stress)
+
+
+def group(atoms: Atoms) -> str:
+    """The group that errors of a configuration are counted in: info["config_type"] or info["group"], else the name
+    of the file that it came from."""
+    source, _, _ = str(atoms.info.get("source", "")).rpartition("#")
+    for name in (atoms.info.get("config_type", ""), atoms.info.get("group", ""), Path(source).name):
+        if words := str(name).split():
+            return " ".join(words)
+    return "no group"
+
+
+def force_errors_by_magnitude(reference: np.ndarray, predicted: np.ndarray, bins: int = 12) -> list[dict]:
+    """Force errors of atoms, gathered by the magnitude |F| of their reference force.
+
+    Args:
+        reference, predicted: (N, 3), eV/Å.
+        bins: intervals, equally wide in log |F|, over the highest three decades of |F|; the first one also takes
+            everything below them, and those without atoms are left out.
+
+    Returns:
+        For each interval its ends `from` and `to` (eV/Å), the number of `atoms`, the root mean squares of |F| (`force`)
+        and of |ΔF| (`rmse`), both in eV/Å, and their ratio (`relative`; None where all forces are zero).
+    """
+    magnitude = np.linalg.norm(reference, axis=1)
+    error = np.linalg.norm(predicted - reference, axis=1)
+    highest = magnitude.max(initial=0.0)
+    if not len(magnitude):
+        return []
+    edges = highest * np.logspace(-3, 0, bins + 1) if highest > 0 else np.zeros(2)
+    interval = np.clip(np.searchsorted(edges, magnitude, side="right") - 1, 0, len(edges) - 2)
+    edges[0] = 0.0
+    table = []
+    for k in np.unique(interval):
+        inside = interval == k
+        force, rmse = (float(np.sqrt((values[inside] ** 2).mean())) for values in (magnitude, error))
+        line = {"from": float(edges[k]), "to": float(edges[k + 1]), "atoms": int(inside.sum())}
+        table.append({**line, "force": force, "rmse": rmse, "relative": rmse / force if force > 0 else None})
+    return table
+
+
+def errors(reference: np.ndarray, predicted: np.ndarray) -> dict[str, float] | None:
+    """Root mean square, mean and largest of the absolute differences; None where there is nothing to compare."""
     if not len(reference):
         return None
     error = np.abs(predicted - reference)

@@ -4,37 +4,228 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mtp.cfg import replaced_whole
 from mtp.evaluation import Comparison
 
-QUANTITIES = (  # attribute of a comparison, axis label, key of its summary, factor and unit of the RMSE
-    ("energy_per_atom", "energy (eV/atom)", "energy_per_atom_eV", 1e3, "meV/atom"),
-    ("force", "force component (eV/Å)", "force_eV_per_A", 1, "eV/Å"),
-    ("stress", "stress component (GPa)", "stress_GPa", 1, "GPa"),
+QUANTITIES = (  # attribute of a comparison, axis label, name, unit of the errors, its factor, key of its summary
+    ("energy_per_atom", "energy (eV/atom)", "energy", "meV/atom", 1e3, "energy_per_atom_eV"),
+    ("force", "force component (eV/Å)", "force", "eV/Å", 1, "force_eV_per_A"),
+    ("stress", "stress component (GPa)", "stress", "GPa", 1, "stress_GPa"),
 )
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "0.55"  # also told apart by the colour-blind
+COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#56b4e9", "#7b3f00", "#000000")
+MARKERS = "os^Dv<>P"
 RESOLUTION = 200  # dots per inch
+POINTS = 20000  # drawn at most of one data set in one panel
 
 
-def parity(path: str | os.PathLike, comparisons: Mapping[str, Comparison]) -> None:
-    """Predicted against reference values, a panel for each quantity that the data have, a colour for each data set.
+def parity(path: str | os.PathLike, data: Mapping[str, Mapping[str, Comparison]]) -> None:
+    """Predicted against reference values: a row for each data set, a column for each quantity that any of them has,
+    a colour for each group.
 
-    Raises Error where there is nothing to compare or the file cannot be written.
+    Of many values some are left out, never those of the largest errors. Raises Error where the file cannot be written.
     """
-    panels = [q for q in QUANTITIES if any(len(getattr(c, q[0])[0]) for c in comparisons.values())]
+    whole = {name: Comparison.joined(groups.values()) for name, groups in data.items()}
+    shown = [q for q in QUANTITIES if any(len(getattr(c, q[0])[0]) for c in whole.values())]
+    styles = _styles(data)
     with rc_context(STYLE):
-        figure = Figure(figsize=(3.3 * max(len(panels), 1), 3.3), layout="constrained")
-        for place, quantity in enumerate(panels, start=1):
-            _parity_panel(figure.add_subplot(1, len(panels), place), comparisons, *quantity)
+        size = (3.1 * len(shown), 3.1 * len(data) + 0.3 * (len(styles) > 1))
+        figure = Figure(figsize=size, layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.08)
+        panels = figure.subplots(len(data), len(shown), squeeze=False)
+        for column, (attribute, label, _, unit, factor, key) in enumerate(shown):
+            values = [side for c in whole.values() for side in getattr(c, attribute) if len(side)]
+            low, high = min(v.min() for v in values), max(v.max() for v in values)
+            margin = 0.05 * (high - low) or 0.05 * abs(low) or 1.0
+            for row, (name, groups) in enumerate(data.items()):
+                axes = panels[row, column]
+                errors = whole[name].summary()[key]
+                if errors is None:
+                    axes.set_axis_off()
+                    continue
+                _parity_panel(axes, {g: getattr(c, attribute) for g, c in groups.items()}, styles)
+                limits = (low - margin, high + margin)
+                axes.plot(limits, limits, color=GREY, lw=0.8, zorder=0)
+                axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"reference {label}")
+                axes.set_ylabel(f"predicted {label}")
+                axes.set_title(f"{_plain(name)}: RMSE {factor * errors['rmse']:.3g} {unit}", loc="left", fontsize=9)
+                for axis in (axes.xaxis, axes.yaxis):
+                    axis.set_major_locator(MaxNLocator(4))
+                axes.ticklabel_format(useOffset=False)
+        _group_legend(figure, styles)
+        _save(figure, path)
+
+
+def learning_curve(path: str | os.PathLike, steps: Sequence) -> None:
+    """Loss and, where the steps (mtp.fit.Step) tell them, errors: against iterations on the left, seconds on the right.
+
+    Raises Error where the file cannot be written.
+    """
+    curves = (
+        ("loss", "loss", 1, BLUE),
+        ("energy_rmse", "energy RMSE\n(meV/atom)", 1e3, ORANGE),
+        ("force_rmse", "force RMSE\n(eV/Å)", 1, GREEN),
+    )
+    drawn = [curve for curve in curves if any(getattr(step, curve[0]) is not None for step in steps)]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 0.9 + 1.3 * len(drawn)), layout="constrained")
+        panels = figure.subplots(len(drawn), 2, sharex="col", sharey="row", squeeze=False)
+        for row, (attribute, label, factor, colour) in zip(panels, drawn, strict=True):
+            known = [step for step in steps if getattr(step, attribute) is not None]
+            values = [factor * getattr(step, attribute) for step in known]
+            marker = "o-" if len(known) <= 60 else "-"
+            for axes, x in zip(row, ("iteration", "seconds"), strict=True):
+                axes.plot([getattr(step, x) for step in known], values, marker, ms=3, color=colour)
+            _log_scale(row[0], values)
+            row[0].set_ylabel(label)
+        panels[-1, 0].set_xlabel("iteration")
+        panels[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        panels[-1, 1].set_xlabel("time (s)")
+        figure.align_ylabels()
+        _save(figure, path)
+
+
+def error_distributions(path: str | os.PathLike, data: Mapping[str, Comparison]) -> None:
+    """How many of the values have larger errors than x: a panel for each quantity, a line for each data set.
+
+    Raises Error where the file cannot be written.
+    """
+    shown = [q for q in QUANTITIES if any(len(getattr(c, q[0])[0]) for c in data.values())]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(3.1 * len(shown), 2.8), layout="constrained")
+        for axes, (attribute, _, name, unit, factor, _) in zip(
+            figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True
+        ):
+            sizes = {d: np.sort(factor * np.abs(np.subtract(*getattr(c, attribute)))) for d, c in data.items()}
+            rank = np.concatenate([[0.0], np.logspace(-5, 0, 500)])  # fractions of the data: enough for any line
+            for (label, errors), colour in zip(sizes.items(), cycle(COLOURS)):
+                if len(errors):
+                    places = np.unique(np.round((1 - rank) * (len(errors) - 1)).astype(int))
+                    larger = (len(errors) - places) / len(errors)
+                    axes.plot(errors[places], 100 * larger, color=colour, label=_plain(label))
+            largest = max(errors[-1] for errors in sizes.values() if len(errors))
+            smallest = 1 / max(map(len, sizes.values()))
+            if largest > 0:
+                axes.set(xscale="log", xlim=(1e-3 * largest, 1.3 * largest))
+            axes.set(yscale="log", ylim=(100 * min(smallest, 0.01), 130), xlabel=f"|{name} error| ({unit})")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axis.set_minor_formatter(NullFormatter())
+            axes.set_ylabel("values with larger errors (%)")
+            axes.legend(loc="lower left")
+        _save(figure, path)
+
+
+def force_errors(
+    path: str | os.PathLike, data: Mapping[str, Comparison], bins: Mapping[str, Sequence[Mapping]]
+) -> None:
+    """Force errors against the magnitude of the reference force: of atoms and their root mean square, and relative.
+
+    bins: of each data set, as mtp.evaluation.force_errors_by_magnitude gives them. Raises Error where the file cannot
+    be written.
+    """
+    least = 1e-3 * max((rows[-1]["to"] for rows in bins.values() if rows), default=0.0) or 1.0
+    with rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 3.1), layout="constrained")
+        absolute, relative = figure.subplots(1, 2, sharex=True)
+        heights = []
+        for (name, comparison), colour, marker in zip(data.items(), cycle(COLOURS), cycle(MARKERS)):
+            reference, predicted = (side.reshape(-1, 3) for side in comparison.force)
+            magnitude = np.linalg.norm(reference, axis=1)
+            error = np.linalg.norm(predicted - reference, axis=1)
+            drawn = _thinned(error, POINTS)
+            drawn = drawn[(magnitude[drawn] > 0) & (error[drawn] > 0)]
+            dots = {"ms": 2, "mew": 0, "alpha": 0.5 if len(drawn) < 3000 else 0.25, "rasterized": True, "zorder": 1}
+            if len(drawn):
+                absolute.plot(magnitude[drawn], error[drawn], ".", color=colour, **dots)
+                heights.append(error[drawn].max())
+            line = {"color": colour, "label": _plain(name), "ms": 5, "mec": "white", "mew": 0.6}
+            rows = [row for row in bins[name] if row["force"] > least and row["rmse"] > 0]
+            force = [row["force"] for row in rows]
+            if rows:
+                absolute.plot(force, [row["rmse"] for row in rows], f"{marker}-", **line)
+                relative.plot(force, [100 * row["relative"] for row in rows], f"{marker}-", **line)
+                heights += [row["rmse"] for row in rows]
+        for axes, label in ((absolute, "|ΔF| (eV/Å)"), (relative, "RMS |ΔF| / RMS |F| (%)")):
+            axes.set(xlabel="|F| of the reference (eV/Å)", ylabel=label)
+            if not axes.lines:
+                continue
+            axes.set(xscale="log", yscale="log", xlim=(0.9 * least, 1.5e3 * least))
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axis.set_minor_formatter(NullFormatter())
+        if heights:
+            absolute.set_ylim(0.05 * min(heights), 2 * max(heights))
+        if relative.lines:
+            relative.legend()
+        _save(figure, path)
+
+
+def distances(
+    path: str | os.PathLike,
+    neighbours: Mapping[str, np.ndarray],
+    edges: np.ndarray,
+    species: Sequence[str],
+    functions: np.ndarray,
+    least: float,
+) -> None:
+    """Distances in the data and, below, the radial functions, for each pair of species.
+
+    Args:
+        neighbours: of each data set, (S, S, n): neighbours of species j that an atom of species i has, per Å.
+        edges: (n + 1,), of the intervals, Å.
+        species: S names.
+        functions: (S, S, μ, n + 1), at the edges, as Potential.radial_functions gives them.
+        least: the potential's shortest distance, Å.
+
+    Raises Error where the file cannot be written.
+    """
+    pairs = [(i, j) for i in range(len(species)) for j in range(i, len(species))]
+    columns = min(len(pairs), 3)
+    lines = -(-len(pairs) // columns)
+    colours = colormaps["viridis"](np.linspace(0, 0.88, functions.shape[2]))
+    occupied = np.any([n.sum(axis=(0, 1)) > 0 for n in neighbours.values()], axis=0)
+    start = edges[np.argmax(occupied)] if occupied.any() else edges[0]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(max(3.1 * columns, 5.2), 3.9 * lines), layout="constrained")
+        grid = figure.subplots(2 * lines, columns, sharex=True, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for number, (i, j) in enumerate(pairs):
+            row, column = divmod(number, columns)
+            above, below = grid[2 * row, column], grid[2 * row + 1, column]
+            for axes in (above, below):
+                axes.set_axis_on()
+                axes.axvline(least, color=GREY, lw=0.8, ls="--", zorder=0)
+            for (name, found), colour in zip(neighbours.items(), cycle(COLOURS)):
+                above.stairs(found[i, j], edges, color=colour, label=_plain(name))
+            above.set_title(f"{species[i]}–{species[j]}", loc="left", fontsize=9)
+            above.set_ylabel("neighbours / Å")
+            above.set_ylim(bottom=0)
+            inside = edges >= max(start, 1e-9)
+            for mu, colour in enumerate(colours):
+                below.plot(edges[inside], functions[i, j, mu, inside], color=colour, label=f"$\\mu$ = {mu}")
+                if i != j:
+                    below.plot(edges[inside], functions[j, i, mu, inside], color=colour, ls="--")
+            below.axhline(0, color=GREY, lw=0.8, zorder=0)
+            below.set(xlabel="distance (Å)", ylabel="radial function", xlim=(min(start, least) - 0.1, edges[-1]))
+            below.tick_params(labelbottom=True)
+            if number == 0:
+                for axes in (above, below):
+                    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderpad=0, handlelength=1.2, ncols=6)
+        figure.align_ylabels()
         _save(figure, path)
 
 
@@ -88,42 +279,58 @@ def learning(path: str | os.PathLike, rounds: Sequence[Mapping], select: float, 
         _save(figure, path)
 
 
-def _parity_panel(
-    axes: Axes,
-    comparisons: Mapping[str, Comparison],
-    attribute: str,
-    label: str,
-    key: str,
-    factor: float,
-    unit: str,
-) -> None:
-    values = []
-    points = {"ms": 3, "mew": 0, "alpha": 0.5, "rasterized": True}
-    for (name, comparison), colour, marker in zip(
-        comparisons.items(), (BLUE, ORANGE, GREEN) * len(comparisons), "os^" * len(comparisons), strict=False
-    ):
-        reference, predicted = getattr(comparison, attribute)
-        if not len(reference):
-            continue
-        values += [reference, predicted]
-        rmse = factor * comparison.summary()[key]["rmse"]
-        axes.plot(
-            reference,
-            predicted,
-            marker,
-            **points,
-            color=colour,
-            label=f"{name}: RMSE {rmse:.3g} {unit}",
-        )
-    low, high = min(v.min() for v in values), max(v.max() for v in values)
-    margin = 0.05 * (high - low) or 0.05 * abs(low) or 1.0
-    limits = (low - margin, high + margin)
-    axes.plot(limits, limits, color=GREY, lw=0.8, zorder=0)
-    axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"reference {label}", ylabel=f"predicted {label}")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(4))
-    axes.ticklabel_format(useOffset=False)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, markerscale=1.5, handletextpad=0.2)
+def _parity_panel(axes: Axes, groups: Mapping[str, tuple[np.ndarray, np.ndarray]], styles: Mapping) -> None:
+    reference, predicted = (np.concatenate([pair[side] for pair in groups.values()]) for side in (0, 1))
+    owner = np.repeat(np.arange(len(groups)), [len(pair[0]) for pair in groups.values()])
+    drawn = _thinned(np.abs(predicted - reference), POINTS)
+    many = len(drawn) > 3000
+    points = {"ls": "", "ms": 2 if many else 3, "mew": 0, "alpha": 0.3 if many else 0.6, "rasterized": True}
+    for number, name in sorted(enumerate(groups), key=lambda item: -len(groups[item[1]][0])):
+        chosen = drawn[owner[drawn] == number]
+        colour, marker = styles[name]
+        axes.plot(reference[chosen], predicted[chosen], marker, color=colour, **points)
+
+
+def _thinned(errors: np.ndarray, limit: int) -> np.ndarray:
+    """Indices of at most `limit` values, evenly spread over the data, a tenth of them those of the largest errors."""
+    if len(errors) <= limit:
+        return np.arange(len(errors))
+    largest = np.argpartition(errors, -limit // 10)[-limit // 10 :]
+    spread = np.linspace(0, len(errors) - 1, limit - len(largest)).astype(int)
+    return np.union1d(largest, spread)
+
+
+def _styles(data: Mapping[str, Mapping[str, Comparison]]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each group: the largest groups have their own, the others are grey."""
+    atoms: dict[str, int] = {}
+    for groups in data.values():
+        for name, comparison in groups.items():
+            atoms[name] = atoms.get(name, 0) + comparison.atoms
+    largest = sorted(atoms, key=lambda name: -atoms[name])[: len(COLOURS)]
+    own = dict(zip(sorted(largest), zip(COLOURS, MARKERS, strict=True), strict=False))
+    return {name: own.get(name, (GREY, ".")) for name in sorted(atoms)}
+
+
+def _group_legend(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None:
+    if len(styles) < 2:
+        return
+    named = {name: style for name, style in styles.items() if style[0] != GREY}
+    entries = [(_plain(name), *style) for name, style in named.items()]
+    if len(named) < len(styles):
+        entries.append((f"{len(styles) - len(named)} smaller groups", GREY, "."))
+    handles = [
+        Line2D([], [], ls="", marker=marker, color=colour, ms=5, mew=0, label=label)
+        for label, colour, marker in entries
+    ]
+    widest = 0.5 + 0.07 * max(len(label) for label, _, _ in entries)  # inches, about
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / widest)))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, handletextpad=0.2)
+
+
+def _plain(name: str) -> str:
+    """A name as a label: not too long, no mathematics, and not hidden as labels that begin with _ are."""
+    short = name if len(name) <= 28 else f"{name[:13]}…{name[-14:]}"
+    return (" " if short.startswith("_") else "") + short.replace("$", r"\$")
 
 
 def _log_scale(axes: Axes, values: Sequence[float]) -> None:
@@ -141,5 +348,6 @@ def _log_scale(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:
-    with replaced_whole(path) as part:
+    with replaced_whole(path) as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in scripts that the font lacks
         figure.savefig(part, dpi=RESOLUTION)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from numpy.polynomial.chebyshev import chebval
 
 from mtp.configurations import types
 from mtp.errors import DataError, Error, LibraryError
@@ -183,6 +184,23 @@ class Potential:
         if theta.shape != (self.facts.n_parameters,):
             raise Error(f"the potential has {self.facts.n_parameters} parameters, got an array of shape {theta.shape}")
         call("potential_set_parameters", self._handle, doubles(theta))
+
+    def radial_functions(self, distances: np.ndarray) -> np.ndarray:
+        """f_μ(r) = s Σ_β c_μβ T_β(ξ) (r - R)², zero from the cutoff R on, ξ = (2 r - R - r_min) / (R - r_min).
+
+        Args:
+            distances: (n,), Å.
+
+        Returns:
+            (n_species, n_species, n_radial, n): of the centre's species, the neighbour's species, μ and r.
+        """
+        facts = self.facts
+        shape = (facts.n_species, facts.n_species, facts.n_radial, facts.n_chebyshev)
+        coefficients = self.parameters[: np.prod(shape)].reshape(shape)
+        r = np.asarray(distances, dtype=float)
+        xi = (2 * r - facts.cutoff - facts.min_distance) / (facts.cutoff - facts.min_distance)
+        window = facts.scaling * np.where(r < facts.cutoff, (r - facts.cutoff) ** 2, 0.0)
+        return chebval(xi, np.moveaxis(coefficients, -1, 0)) * window
 
     def set_scaling(self, scaling: float) -> None:
         """Set the factor in front of the radial functions. Drops the active set."""
