@@ -101,7 +101,7 @@ def test_fit_writes_potential_errors_and_report(mtp, folder, tmp_path, train):
     assert reported["settings"]["fit"]["level"] == 4
     assert reported["command"].startswith("mtp fit ")
     lines = re.findall(
-        r"^fitting (\d)/5: loss \S+, (?:[^,]*, )*\S+ s(?:, \S+ s/iteration, at most .* left)?$", output, re.M
+        r"^fitting (\d)/5: loss \S+, (?:[^,\n]*, )*\S+ s(?:, \S+ s/iteration, at most .* left)?$", output, re.M
     )
     assert lines == [str(step["iteration"]) for step in reported["learning_curve"]]
     assert Potential.load(tmp_path / "fitted.mtp").facts.trained
