@@ -140,7 +140,7 @@ def force_errors(
     with rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.1), layout="constrained")
         absolute, relative = figure.subplots(1, 2, sharex=True)
-        heights = []
+        heights, ratios = [], []
         for (name, comparison), colour, marker in zip(data.items(), cycle(COLOURS), cycle(MARKERS)):
             reference, predicted = (side.reshape(-1, 3) for side in comparison.force)
             magnitude = np.linalg.norm(reference, axis=1)
@@ -157,6 +157,7 @@ def force_errors(
             if rows:
                 absolute.plot(force, [row["rmse"] for row in rows], f"{marker}-", **line)
                 relative.plot(force, [100 * row["relative"] for row in rows], f"{marker}-", **line)
+                ratios += [100 * row["relative"] for row in rows]
                 heights += [row["rmse"] for row in rows]
         for axes, label in ((absolute, "|ΔF| (eV/Å)"), (relative, "RMS |ΔF| / RMS |F| (%)")):
             axes.set(xlabel="|F| of the reference (eV/Å)", ylabel=label)
@@ -168,7 +169,8 @@ def force_errors(
                 axis.set_minor_formatter(NullFormatter())
         if heights:
             absolute.set_ylim(0.05 * min(heights), 2 * max(heights))
-        if relative.lines:
+        if ratios:
+            _log_scale(relative, ratios)
             relative.legend()
         _save(figure, path)
 

@@ -101,9 +101,9 @@ def page(numbers: Mapping, figures: Mapping[str, bytes]) -> str:
         "<h2>How errors are distributed</h2>",
         _image(figures, "error_distributions.png", "Fraction of values with errors larger than a given one"),
         "<h2>Worst configurations</h2>",
-        _worst(numbers["worst"]),
-        '<p class="note">Ordered by the largest of three errors (energy per atom; RMSE of the forces; RMSE of the '
-        "stress), each in units of the RMSE of all data: the last column. Atoms are counted from 0. "
+        _worst(numbers["worst"], groups=any(len(d["groups"]) > 1 for d in data.values())),
+        '<p class="note">Outlier: the largest of three errors (energy per atom; RMSE of the forces; RMSE of the '
+        "stress), each in units of the RMSE of all data. Atoms are counted from 0. "
         "All configurations are in <code>configurations.csv</code>, all forces in <code>forces.npz</code>.</p>",
         "<h2>Distances and radial functions</h2>",
         _image(figures, "distances.png", "Distances in the data and radial functions"),
@@ -187,18 +187,26 @@ def _magnitudes(data: Mapping) -> str:
     return f"<details><summary>The same in numbers</summary>{_table([head], rows, text=(0,))}</details>"
 
 
-def _worst(rows: Sequence[Mapping]) -> str:
-    head = ["data", "configuration", "group", "atoms", "ΔE (meV/atom)", "F RMSE (eV/Å)", "largest |ΔF|", "of atom"]
+def _worst(rows: Sequence[Mapping], groups: bool) -> str:
     stress = any(row["stress_rmse_GPa"] is not None for row in rows)
-    head += ["S RMSE (GPa)"] * stress + ["/ RMSE"]
-    body = []
-    for row in rows:
-        keys = ["energy_error_meV_per_atom", "force_rmse_eV_per_A", "largest_force_error_eV_per_A"]
-        values = [_number(row[key]) for key in keys]
-        atom = row["atom_of_largest_force_error"]
-        tail = [_number(row["stress_rmse_GPa"])] * stress + [f"{row['outlier']:.2f}"]
-        body.append([row["data"], row["id"], row["group"], row["atoms"], *values, "–" if atom is None else atom, *tail])
-    return _table([head], body, text=(0, 1, 2), wrap=(1, 2))
+    columns = [  # key, heading, whether words
+        ("data", "data", True),
+        ("id", "configuration", True),
+        *([("group", "group", True)] if groups else []),
+        ("atoms", "atoms", False),
+        ("energy_error_meV_per_atom", "ΔE (meV/atom)", False),
+        ("force_rmse_eV_per_A", "F RMSE (eV/Å)", False),
+        ("largest_force_error_eV_per_A", "largest ΔF (eV/Å)", False),
+        ("atom_of_largest_force_error", "of atom", False),
+        *([("stress_rmse_GPa", "S RMSE (GPa)", False)] if stress else []),
+        ("outlier", "outlier", False),
+    ]
+    body = [
+        [_number(row[key]) if isinstance(row[key], (float, type(None))) else row[key] for key, _, _ in columns]
+        for row in rows
+    ]
+    words = [number for number, (_, _, is_words) in enumerate(columns) if is_words]
+    return _table([[heading for _, heading, _ in columns]], body, text=words, wrap=words[1:])
 
 
 def _shortest(data: Mapping) -> str:
