@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from numpy.polynomial.chebyshev import chebval
+from numpy.polynomial.chebyshev import chebvander
 
 from mtp.configurations import types
 from mtp.errors import DataError, Error, LibraryError
@@ -186,7 +186,7 @@ class Potential:
         call("potential_set_parameters", self._handle, doubles(theta))
 
     def radial_functions(self, distances: np.ndarray) -> np.ndarray:
-        """f_μ(r) = s Σ_β c_μβ T_β(ξ) (r - R)², zero from the cutoff R on, ξ = (2 r - R - r_min) / (R - r_min).
+        """f_μ(r) = Σ_β c_μβ φ_β(r), see `radial_basis`.
 
         Args:
             distances: (n,), Å.
@@ -197,10 +197,7 @@ class Potential:
         facts = self.facts
         shape = (facts.n_species, facts.n_species, facts.n_radial, facts.n_chebyshev)
         coefficients = self.parameters[: np.prod(shape)].reshape(shape)
-        r = np.asarray(distances, dtype=float)
-        xi = (2 * r - facts.cutoff - facts.min_distance) / (facts.cutoff - facts.min_distance)
-        window = facts.scaling * np.where(r < facts.cutoff, (r - facts.cutoff) ** 2, 0.0)
-        return chebval(xi, np.moveaxis(coefficients, -1, 0)) * window
+        return coefficients @ radial_basis(facts, distances).T
 
     def set_scaling(self, scaling: float) -> None:
         """Set the factor in front of the radial functions. Drops the active set."""
@@ -356,6 +353,17 @@ class Potential:
             if source is None:
                 raise
             raise DataError(f"{source}: {error}") from error
+
+
+def radial_basis(facts: Facts, distances: np.ndarray) -> np.ndarray:
+    """φ_β(r) = s T_β(ξ) (r - R)², zero from the cutoff R on, ξ = (2 r - R - r_min) / (R - r_min): (n, n_chebyshev).
+
+    distances: (n,), Å.
+    """
+    r = np.asarray(distances, dtype=float)
+    xi = (2 * r - facts.cutoff - facts.min_distance) / (facts.cutoff - facts.min_distance)
+    window = facts.scaling * np.where(r < facts.cutoff, (r - facts.cutoff) ** 2, 0.0)
+    return chebvander(xi, facts.n_chebyshev - 1) * window[:, None]
 
 
 def _from_text(text: bytes, scaling: float, parameters: np.ndarray | None) -> Potential:

@@ -12,7 +12,7 @@ from numpy.polynomial import chebyshev
 from mtp.configurations import species_of
 from mtp.errors import Error
 from mtp.neighbours import neighbourhoods
-from mtp.potential import Facts, Potential
+from mtp.potential import Facts, Potential, radial_basis
 
 
 def untrained(
@@ -70,8 +70,8 @@ def in_form_of(potential: Potential, other: Potential, seed: int) -> Potential:
     known = {name: k for k, name in enumerate(potential.species or range(old.n_species))}
     places = [known.get(name) for name in made.species or range(new.n_species)]
     r = new.cutoff - (new.cutoff - new.min_distance) * np.linspace(1e-3, 1, 200) ** 0.8
-    functions = radial_functions(potential, r)  # zero beyond the old cutoff
-    basis = _basis(new, r)
+    functions = potential.radial_functions(r)  # zero beyond the old cutoff
+    basis = radial_basis(new, r)
     n_mu = min(old.n_radial, new.n_radial)
     carried = np.linalg.lstsq(basis, functions[:, :, :n_mu].reshape(-1, len(r)).T, rcond=None)[0].T
     carried = carried.reshape(old.n_species, old.n_species, n_mu, new.n_chebyshev)
@@ -84,12 +84,6 @@ def in_form_of(potential: Potential, other: Potential, seed: int) -> Potential:
                 radial[i, j, :n_mu] = mean + 0.1 * (radial[i, j, :n_mu] - np.eye(n_mu, new.n_chebyshev))
     _set_radial(made, radial)
     return made
-
-
-def radial_functions(potential: Potential, r: np.ndarray) -> np.ndarray:
-    """f_μ(r) of all pairs of species, (n_species, n_species, n_radial, len(r)); r in Å, zero beyond the cutoff."""
-    facts = potential.facts
-    return np.einsum("ijmb,rb->ijmr", _radial(potential), _basis(facts, r)) * (np.asarray(r) < facts.cutoff)
 
 
 def roughness_of_basis(facts: Facts) -> tuple[np.ndarray, np.ndarray]:
@@ -116,12 +110,6 @@ def _shape(facts: Facts) -> tuple[int, int, int, int]:
 
 def _scaling(facts: Facts) -> float:
     return 1 / (facts.cutoff - facts.min_distance) ** 2
-
-
-def _basis(facts: Facts, r: np.ndarray) -> np.ndarray:
-    r = np.asarray(r)
-    xi = (2 * r - (facts.min_distance + facts.cutoff)) / (facts.cutoff - facts.min_distance)
-    return facts.scaling * chebyshev.chebvander(xi, facts.n_chebyshev - 1) * ((r - facts.cutoff) ** 2)[:, None]
 
 
 def _radial(potential: Potential) -> np.ndarray:
