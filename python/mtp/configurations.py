@@ -9,7 +9,8 @@ and order xx yy zz yz xz xy.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,37 +23,47 @@ from ase.data import chemical_symbols
 from ase.io.formats import filetype
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mtp.cfg import atom_types, read_cfg, replaced_whole, write_cfg
-from mtp.errors import DataError, Error, FormatError
+from mtp.cfg import atom_types, replaced_whole, write_cfg
+from mtp.errors import DataError, Error
+from mtp.readers import Skipped, read_all
 
 
-def read(path: str | os.PathLike, species: Sequence[str] | None = None) -> list[Atoms]:
-    """Read every configuration of a file, in the format that its name tells.
+class SkippedWarning(UserWarning):
+    """Configurations of a file were skipped: how many, which and why."""
+
+
+def read(
+    path: str | os.PathLike,
+    species: Sequence[str] | None = None,
+    *,
+    lammps_units: str = "metal",
+    unconverged: str = "skip",
+    report: Callable[[Skipped], None] | None = None,
+) -> list[Atoms]:
+    """Read every configuration of a file, in the format that its name and its first lines tell.
 
     Args:
-        path: .cfg (MLIP's), or anything that ASE reads.
-        species: element symbols in the order of a .cfg file's types; other formats name their elements.
+        path: .cfg (MLIP's), extended xyz, VASP's OUTCAR or vasprun.xml, a Gaussian log, a LAMMPS dump or data file,
+            an ASE database, or anything else that ASE reads; text may be packed (.gz, .bz2, .xz).
+        species: element symbols in the order of the types of .cfg and LAMMPS; other formats name their elements.
+        lammps_units: of LAMMPS' files.
+        unconverged: "skip" configurations whose electronic steps did not converge, or "refuse" the file.
+        report: is told once what was skipped; by default that is a SkippedWarning.
 
     Returns:
-        One Atoms per configuration; info["source"] is "path#n", n from 1.
+        One Atoms per configuration, without constraints; info["source"] is "path#n", n from 1.
 
     Raises:
         FormatError: the file is damaged, empty, or of a format that ASE does not know.
+        DataError: no configuration is usable, or one is refused.
         Error: the file cannot be opened.
     """
-    if Path(path).suffix == ".cfg":
-        configurations = read_cfg(path, species)
-    else:
-        try:
-            configurations = ase.io.read(path, index=":")
-        except Exception as error:  # ASE's readers raise whatever their parsing runs into, bare OSError included
-            if isinstance(error, OSError) and error.errno is not None:
-                raise Error(f"{path}: cannot be read: {error.strerror}") from None
-            raise FormatError(f"{path}: ASE cannot read it: {type(error).__name__}: {error}") from error
-        if not configurations:
-            raise FormatError(f"{path}: the file holds no configuration")
-    for number, atoms in enumerate(configurations, start=1):
-        atoms.info["source"] = f"{path}#{number}"
+    configurations, skipped = read_all(path, species, lammps_units, unconverged)
+    if skipped is not None:
+        if report is None:
+            warnings.warn(str(skipped), SkippedWarning, stacklevel=2)
+        else:
+            report(skipped)
     return configurations
 
 
