@@ -239,12 +239,14 @@ def test_info_shows_facts_of_potentials_and_data(mtp, folder, tmp_path):
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert facts == {
         "configurations": 5,
+        "skipped": 0,
         "atoms": 40,
         "atoms_per_configuration": [8, 8],
         "species": ["O", "Cu"],
         "with_energy": 5,
         "with_forces": 5,
         "with_stress": 5,
+        "findings": [],
     }
 
 

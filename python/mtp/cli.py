@@ -33,7 +33,7 @@ if not console.is_terminal:
 PotentialFile = Annotated[Path, typer.Argument(help="Potential (.mtp, .almtp, MLIP-2's .als).", show_default=False)]
 DataFiles = Annotated[
     list[Path],
-    typer.Argument(help="Configurations: .cfg, extxyz, or any format that ASE reads.", show_default=False),
+    typer.Argument(help="Configurations: .cfg, extxyz, OUTCAR, … (docs/data.md).", show_default=False),
 ]
 SpeciesOption = Annotated[
     Optional[str],  # noqa: UP045, typer reads it at run time
@@ -43,6 +43,10 @@ SpeciesOption = Annotated[
     ),
 ]
 JsonOption = Annotated[Optional[Path], typer.Option("--json", help="Also write the numbers to this file.")]  # noqa: UP045
+UnitsOption = Annotated[str, typer.Option("--lammps-units", help="Of LAMMPS' dumps and data files.")]
+UnconvergedOption = Annotated[
+    str, typer.Option(help="Configurations whose electronic steps did not converge: skip, or refuse the file.")
+]
 ModeOption = Annotated[
     str, typer.Option(help="Of the active set: neighbourhood (a grade for every atom) or configuration.")
 ]
@@ -94,6 +98,7 @@ def fit(
     from mtp.fit import fit as fit_potential
     from mtp.fit import starting_potential
     from mtp.potential import Potential
+    from mtp.quality import stress_findings
     from mtp.report import write_report
     from mtp.settings import FitFile, checked, load
 
@@ -127,6 +132,8 @@ def fit(
     if first is None:
         first = starting_potential(data["train"], file.fit, names)
     facts = first.facts
+    _check_data(data["train"], first.species, facts.min_distance, facts.n_parameters)
+    _check_data(data.get("validation", []), first.species, facts.min_distance)
     console.print(
         f"{len(data['train'])} configurations, {sum(map(len, data['train']))} atoms; "
         f"{facts.n_parameters} parameters, {facts.n_scalar} basis functions, "
@@ -138,6 +145,7 @@ def fit(
     results = {name: evaluate_all(fitted, read) for name, read in data.items()}
     comparisons = {name: compare(fitted, read, results[name]) for name, read in data.items()}
     _print_errors(comparisons)
+    _print_findings(stress_findings(comparisons["train"]))
     _write_json(json_file, {name: comparison.summary() for name, comparison in comparisons.items()})
     console.print(f"wrote {file.output}")
     if folder:
@@ -270,33 +278,53 @@ def grade(
 
 
 @app.command()
-def convert(source: Path, target: Path, species: SpeciesOption = None) -> None:
-    """Convert configurations: .cfg, extxyz and every format that ASE reads and writes, by file extension."""
+def convert(
+    source: Path,
+    target: Path,
+    species: SpeciesOption = None,
+    lammps_units: UnitsOption = "metal",
+    unconverged: UnconvergedOption = "skip",
+) -> None:
+    """Convert configurations: .cfg, extxyz, VASP, Gaussian, LAMMPS and what ASE reads; see docs/data.md."""
     from mtp import configurations
 
     _check_output(target)
     names = _elements(species) if species else None
-    read = configurations.read(source, names)
+    read = configurations.read(source, names, lammps_units=lammps_units, unconverged=unconverged, report=_report)
     configurations.write(target, read, names)
     console.print(f"wrote {len(read)} configurations to {target}")
 
 
 @app.command()
-def info(file: Path, species: SpeciesOption = None, json_file: JsonOption = None) -> None:
-    """Show the facts of a potential or of a data set on one screen."""
+def info(
+    file: Path,
+    species: SpeciesOption = None,
+    lammps_units: UnitsOption = "metal",
+    unconverged: UnconvergedOption = "skip",
+    json_file: JsonOption = None,
+) -> None:
+    """Show the facts of a potential or of a data set on one screen, and what is doubtful about the data."""
     from mtp import configurations
     from mtp.potential import Potential
+    from mtp.quality import check
 
     _check_output(json_file)
+    findings = []
     if file.suffix in (".mtp", ".almtp", ".als"):
         potential = Potential.load(file)
         facts = {"species": potential.species, **vars(potential.facts)}
     else:
-        read = configurations.read(file, _elements(species) if species else None)
+        skipped: list = []
+        names = _elements(species) if species else None
+        read = configurations.read(
+            file, names, lammps_units=lammps_units, unconverged=unconverged, report=skipped.append
+        )
+        findings = check(read)
         known = [configurations.labels(atoms, need=()) for atoms in read]
         sizes = [len(atoms) for atoms in read]
         facts = {
             "configurations": len(read),
+            "skipped": sum(map(len, skipped)),
             "atoms": sum(sizes),
             "atoms_per_configuration": [min(sizes), max(sizes)],
             "species": configurations.species_of(read),
@@ -304,11 +332,16 @@ def info(file: Path, species: SpeciesOption = None, json_file: JsonOption = None
                 f"with_{name}": sum(getattr(labels, name) is not None for labels in known)
                 for name in ("energy", "forces", "stress")
             },
+            "findings": [f"{finding.severity}: {finding}" for finding in findings],
         }
+        for report in skipped:
+            _report(report)
     table = Table(show_header=False, title=str(file))
     for key, value in facts.items():
-        table.add_row(key, str(value))
+        if key != "findings":
+            table.add_row(key, str(value))
     console.print(table)
+    _print_findings(findings)
     _write_json(json_file, facts)
 
 
@@ -442,7 +475,27 @@ def _elements(text: str) -> list[str]:
 def _read(files: list[Path], species: list[str] | None) -> list:
     from mtp import configurations
 
-    return [atoms for file in files for atoms in configurations.read(file, species)]
+    return [atoms for file in files for atoms in configurations.read(file, species, report=_report)]
+
+
+def _report(skipped: Any) -> None:
+    console.print(f"warning: {skipped}")
+
+
+def _check_data(data: list, species: list[str] | None, min_distance: float, n_parameters: int | None = None) -> None:
+    """Print what is doubtful about data, and stop before anything is computed where they are wrong."""
+    from mtp.quality import check, refuse_errors
+
+    findings = check(data, species, min_distance, n_parameters)
+    _print_findings([finding for finding in findings if finding.severity == "warning"])
+    refuse_errors(findings)
+
+
+def _print_findings(findings: list) -> None:
+    from mtp.quality import summarise
+
+    for line in summarise(findings):
+        console.print(line)
 
 
 def _load(potential: Path, data: list[Path], species: str | None) -> tuple:
