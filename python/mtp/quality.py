@@ -27,6 +27,11 @@ SAME = 1e-6  # Å, of duplicates
 SAME_ENERGY, SAME_FORCE = 1e-5, 1e-3  # eV/atom and eV/Å: the last digits of text formats, and of converged calculations
 VACUUM = 1000.0  # Å^3 per atom
 UNITS = {"hartree": 1 / Hartree, "rydberg": 1 / Rydberg, "kcal/mol": mol / kcal, "kJ/mol": mol / kJ, "meV": 1000.0}
+RATIOS = {  # changes of the energy to those that the forces tell, by wrong units
+    **{f"energies were in {unit}": factor for unit, factor in UNITS.items()},
+    "forces were per bohr": 1 / Bohr,
+    "forces were in hartree/bohr": Hartree / Bohr,
+}
 STRESSES = {  # slopes of pressures that were taken for stresses in eV/Å^3 but are not
     "it had the sign of a pressure": -1.0,
     "in GPa": 1 / GPa,
@@ -317,10 +322,7 @@ def _works(data: Sequence[tuple[str, Atoms, Labels]]) -> Iterator[Finding]:
     slope = np.dot(changes, works) / np.dot(works, works)
     if 0.7 < slope < 1.4:
         return
-    units = [name for name, factor in UNITS.items() if abs(abs(slope) / factor - 1) < 0.1]
-    units += ["eV but forces in eV/bohr" for _ in range(abs(abs(slope) * Bohr - 1) < 0.1)]
-    units += ["eV but forces in hartree/bohr" for _ in range(abs(abs(slope) / (Hartree / Bohr) - 1) < 0.1)]
-    hint = f", as if energies were in {' or '.join(units)}" if units else ""
+    hint = next((f", as if {what}" for what, ratio in RATIOS.items() if abs(abs(slope) / ratio - 1) < 0.1), "")
     sign = ", with the wrong sign, as if gradients were given for forces" if slope < 0 else ""
     yield Finding(
         "warning",
