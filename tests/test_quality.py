@@ -166,7 +166,7 @@ def test_errors_name_every_configuration_that_cannot_be_used(data):
     assert [f.severity for f in findings] == 4 * ["error"]
     assert [str(f).split(":")[0] for f in findings] == [f"bad#{k}" for k in range(4)]
     assert "no such species: Au; known are Cu, O: take such configurations out" in str(findings[2])
-    with pytest.raises(DataError, match=r"^bad#0: energy is not finite.* \(and 3 more errors\)$"):
+    with pytest.raises(DataError, match=r"^bad#0: free_energy is not finite.* \(and 3 more errors\)$"):
         refuse_errors(findings)
     refuse_errors(check(data))
 
