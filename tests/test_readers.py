@@ -485,6 +485,12 @@ def test_molecules_and_crystals_with_and_without_labels_share_a_file(tmp_path):
             assert_same(found, expected, 1e-7)  # eight decimals
 
 
+@pytest.mark.parametrize("name", ["OUTCAR.extxyz", "OUTCAR_3.xyz", "vasprun.json", "OUTCAR.cfg"])
+def test_names_that_speak_of_the_origin_do_not_hide_the_format(tmp_path, name):
+    write(tmp_path / name, [labelled()], ["Ni", "O"])
+    assert_same(read(tmp_path / name, ["Ni", "O"])[0], labelled())
+
+
 def test_labels_by_other_names_and_virials_are_taken(tmp_path):
     known = labels(labelled())
     bare = labelled()

@@ -84,7 +84,9 @@ def write(path: str | os.PathLike, configurations: Iterable[Atoms], species: Seq
         return
     with replaced_whole(path) as part:
         try:
-            ase.io.write(part, list(configurations), format=filetype(str(path), read=False))
+            # ASE would take OUTCAR.extxyz for an OUTCAR
+            form = "extxyz" if Path(path).suffix in (".extxyz", ".xyz") else filetype(str(path), read=False)
+            ase.io.write(part, list(configurations), format=form)
         except OSError:
             raise
         except Exception as error:  # as for reading

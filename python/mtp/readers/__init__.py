@@ -78,21 +78,21 @@ def _reader(path: str | os.PathLike, species: Sequence[str] | None, units: str) 
         return lambda: iter(read_cfg(path, species))
     for packing in PACKED:
         name = name.removesuffix(packing)
+    if name.endswith((".extxyz", ".xyz")):
+        return lambda: ase_formats.extended_xyz(path)
+    if name.endswith((".db", ".json")) and name == Path(path).name:
+        return lambda: ase_formats.database(path)
     head = _head(path)
     if re.match(r"\s*ITEM: ", head) or re.search(r"\.(lammpstrj|dump|lammpsdump)$", name):
         return lambda: lammps.dump(path, species, units)
-    if re.match(r"\s*vasp\.\d", head) or "OUTCAR" in name:
+    if re.match(r"\s*vasp\.\d", head) or ("OUTCAR" in name and "\0" not in head):
         return lambda: vasp.outcar(path)
-    if "<modeling>" in head or name.startswith("vasprun"):
+    if "<modeling>" in head or re.search(r"vasprun.*\.xml", name):
         return lambda: vasp.vasprun(path)
     if "Entering Gaussian System" in head or "Gaussian, Inc." in head:
         return lambda: gaussian.gaussian_log(path)
-    if name.endswith((".extxyz", ".xyz")):
-        return lambda: ase_formats.extended_xyz(path)
     if re.search(r"^\s*\d+\s+atom types\b", head, re.MULTILINE) and re.search(r"xlo\s+xhi|avec", head):
         return lambda: lammps.data(path, species, units)
-    if name.endswith((".db", ".json")) and name == Path(path).name:
-        return lambda: ase_formats.database(path)
     return lambda: ase_formats.any_other(path)
 
 
