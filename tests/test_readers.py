@@ -282,6 +282,19 @@ def test_gaussian_positions_are_in_the_frame_of_the_forces(tmp_path, kinds):
         assert not found.pbc.any()
 
 
+def test_gaussian_translation_vectors_become_the_cell(tmp_path):
+    chain = Atoms(
+        "HF", [[0, 0, 0], [0.9, 0.1, 0]], cell=[[2.6, 0.2, 0], [0, 0, 0], [0, 0, 0]], pbc=(True, False, False)
+    )
+    chain = with_labels(chain, Labels(-2700.0, np.array([[0.5, -0.25, 0], [-0.5, 0.25, 0]]), None))
+    lines = gaussian([chain], kinds=("Input",))
+    end = next(k for k, line in enumerate(lines) if "Coordinates" in line) + 5
+    lines.insert(end, f"{3:7d}{-2:11d}{0:12d}    {2.6:12.7f}{0.2:12.7f}{0.0:12.7f}")
+    end = next(k for k, line in enumerate(lines) if "Forces (Hartrees" in line) + 5
+    lines.insert(end, f"{-2:16d}    {0.1:15.9f}{0.2:15.9f}{0.0:15.9f}")
+    assert_same(read(written(tmp_path / "a.log", lines))[0], chain)
+
+
 def test_gaussian_forces_without_their_frame_are_skipped(tmp_path):
     only_standard = gaussian([molecular(0)], kinds=("Standard",))
     with pytest.raises(DataError, match="geom=PrintInputOrient"):
@@ -433,6 +446,27 @@ def test_a_dump_may_name_elements_and_units(tmp_path):
         read(path)
     with pytest.raises(Error, match="'lj' is not one of metal"):
         read(path, lammps_units="lj")
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_general_boxes_and_free_boundaries_are_read(tmp_path, scaled):
+    rows = np.array([[3.0, 0.1, 0.2], [0.4, 3.5, -0.3], [0.6, -0.2, 4.0]])
+    origin = np.array([-1.0, 2.0, 0.5])
+    places = np.array([[0.1, 0.2, 0.3], [0.6, 0.7, 0.8]])
+    box = "\n".join(" ".join(map(str, [*row, shift])) for row, shift in zip(rows, origin, strict=True))
+    columns = places if scaled else origin + places @ rows
+    atoms = "\n".join(f"{2 - k} {2 - k} {x} {y} {z}" for k, (x, y, z) in enumerate(columns))  # ids in falling order
+    names = "xs ys zs" if scaled else "x y z"
+    (tmp_path / "a.dump").write_text(
+        f"ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS abc origin pp ff pp\n{box}\n"
+        f"ITEM: ATOMS id type {names}\n{atoms}\n"
+    )
+    (found,) = read(tmp_path / "a.dump", ["Ni", "O"])
+    assert found.pbc.tolist() == [True, False, True]
+    assert found.get_chemical_symbols() == ["Ni", "O"]
+    np.testing.assert_allclose(found.cell.array, rows)
+    np.testing.assert_allclose(found.positions, places[::-1] @ rows, atol=1e-12)
+    assert found.calc is None
 
 
 def test_damaged_dumps_name_the_line_and_cut_ones_are_read_as_far_as_they_go(tmp_path):

@@ -23,6 +23,7 @@ from mtp.readers.text import CUT_OFF, Lines, Skip, finite, opened
 
 UNITS = ("metal", "real", "si", "cgs", "electron", "micro", "nano")
 POSITIONS = (("x", "y", "z"), ("xu", "yu", "zu"), ("xs", "ys", "zs"), ("xsu", "ysu", "zsu"))
+SECTIONS = {"UNITS": 1, "TIMESTEP": 1, "TIME": 1, "NUMBER OF ATOMS": 1, "BOX BOUNDS": 3, "ATOMS": 0}  # and their lines
 FORCE = ("fx", "fy", "fz")
 
 
@@ -73,9 +74,6 @@ def dump(path: str | os.PathLike, species: Sequence[str] | None, units: str) -> 
                 raise lines.error(f"the file says units {rows[0].strip()}, not {units}: give --lammps-units")
     if header:
         yield CUT_OFF
-
-
-SECTIONS = {"UNITS": 1, "TIMESTEP": 1, "TIME": 1, "NUMBER OF ATOMS": 1, "BOX BOUNDS": 3, "ATOMS": 0}
 
 
 def check_units(units: str) -> None:
