@@ -147,6 +147,7 @@ def test_numbers_are_those_of_an_independent_sum(potential, configurations, tmp_
         )
         assert float(row["outlier"]) == pytest.approx(max(ratios), rel=1e-9)
     assert numbers["learning_curve"][1] == {
+        "validation_loss": None,
         "iteration": 1,
         "loss": 1.5,
         "seconds": 1.0,

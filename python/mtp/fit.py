@@ -89,47 +89,40 @@ class Step:
 
 
 def fit(
-    configurations: Sequence[Atoms] | None,
+    configurations: Sequence[Atoms],
     settings: FitSettings,
     species: Sequence[str] | None = None,
     initial: Potential | None = None,
     progress: Callable[[Step], None] = lambda step: None,
     validation: Sequence[Atoms] = (),
-    comm=None,
+    ranks: Ranks | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
-) -> Potential | None:
+) -> Potential:
     """Fit a potential to labelled configurations.
 
     Args:
-        configurations: the data; under MPI those of rank 0, the other ranks' are not read.
+        configurations: the data.
         settings: how to fit.
         species: order of the elements in the potential; default: the initial potential's and then the data's others,
             by atomic number.
         initial: a potential to start from, see `starting_potential`.
         progress: called after each iteration.
         validation: data that the fit is watched with, see `FitSettings.early_stop`.
-        comm: mpi4py communicator of the ranks that share the work; all of them call this function.
+        ranks: MPI ranks that share the work, of which rank 0 calls this function, see `Ranks.lead`.
         checkpoint: file that is written after each iteration and removed at the end; with `resume` the fit goes on
             from it.
 
     Returns:
-        The potential; None on ranks other than 0.
+        The potential.
 
     Raises:
         DataError: data are missing, not finite, or unknown to the potential.
         Error: the checkpoint is damaged, or of another fit.
     """
     with threadpool_limits(1, "blas"):  # the work is shared among threads already
-        ranks = Ranks(comm)
-        if comm is not None and comm.rank > 0:
-            ranks.serve()
-            return None
-        try:
-            fitting = _Fitting(settings, ranks, progress, checkpoint)
-            return fitting.run(configurations, species, initial, validation, resume)
-        finally:
-            ranks.dismiss()
+        fitting = _Fitting(settings, ranks or Ranks(), progress, checkpoint)
+        return fitting.run(configurations, species, initial, validation, resume)
 
 
 def starting_potential(

@@ -7,15 +7,17 @@ the bins in their order, so that any number of threads, and of ranks up to that 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from ase import Atoms
 
-from mtp.errors import LibraryError
+from mtp.errors import Error, LibraryError
 from mtp.neighbours import Neighbourhoods, joined
 from mtp.potential import Potential
 
@@ -118,9 +120,14 @@ class Share:
 
 
 class Ranks:
-    """The ranks among which sums are shared. Rank 0 calls `deal` and `total`, the others `serve`.
+    """The ranks among which sums are shared: rank 0 leads, the others compute what it asks for.
 
     comm: mpi4py communicator; None for a single process.
+
+        ranks = Ranks(MPI.COMM_WORLD)
+        with ranks.lead() as leading:
+            if leading:
+                potential = fit(configurations, settings, ranks=ranks)
     """
 
     def __init__(self, comm=None) -> None:
@@ -128,6 +135,24 @@ class Ranks:
         self.size = comm.size if self.comm else 1
         self._shares: dict[int, Share] = {}
         self._dealt = 0
+
+    @contextmanager
+    def lead(self) -> Iterator[bool]:
+        """True on rank 0; False on the others, which have served until rank 0 left. After an error that is not the
+        library's own all ranks are ended: some may be in the middle of a sum."""
+        if self.comm and self.comm.rank > 0:
+            self._serve()
+            yield False
+            return
+        try:
+            yield True
+        except BaseException as error:
+            if self.comm and not isinstance(error, Error):
+                traceback.print_exc()
+                self.comm.Abort(1)
+            self._dismiss()
+            raise
+        self._dismiss()
 
     def deal(self, potential: Potential, bins: Sequence[Bin], threads: int, memory: float) -> int:
         """Rank 0: spread bins over the ranks; returns the name under which `total` knows them."""
@@ -166,13 +191,11 @@ class Ranks:
             self.comm.bcast(("forget", name))
         del self._shares[name]
 
-    def dismiss(self) -> None:
-        """Rank 0: let the other ranks go."""
+    def _dismiss(self) -> None:
         if self.comm:
             self.comm.bcast(("dismiss",))
 
-    def serve(self) -> None:
-        """Other ranks: hold the bins that rank 0 deals, and compute what it asks for, until it dismisses them."""
+    def _serve(self) -> None:
         while (order := self.comm.bcast(None))[0] != "dismiss":
             what, name, *more = order
             if what == "deal":
