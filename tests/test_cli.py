@@ -277,7 +277,7 @@ FIT = "fit --level 4 --cutoff 4 --iterations 1 %s"
         ("evaluate a.mtp train.extxyz -o out.nonsense", r"out\.nonsense"),
         ("evaluate a.mtp train.extxyz --report train.cfg", r"train\.cfg: is a file"),
         ("evaluate a.mtp train.extxyz --report nowhere/report", r"nowhere/report: the folder above it does not exist"),
-        (FIT % "bare.extxyz", r"bare\.extxyz#1: no energy and no forces"),
+        (FIT % "bare.extxyz", r"bare\.extxyz#1: no energy, no forces"),
         (FIT % "train.extxyz -o out.txt", r"out\.txt: the output's name must end with \.mtp"),
         (FIT % "train.extxyz -o nowhere/out.mtp", r"nowhere/out\.mtp: the folder does not exist"),
         (FIT % "train.extxyz --json nowhere/out.json", r"nowhere/out\.json: the folder does not exist"),
