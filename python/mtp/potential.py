@@ -137,10 +137,10 @@ class Potential:
 
     def __reduce__(self):
         """Potentials go to other processes, without their active sets."""
-        with tempfile.NamedTemporaryFile(suffix=".mtp") as file:
-            self.save(file.name)
-            file.seek(0)
-            text = file.read()
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "potential.mtp"
+            self.save(file)
+            text = file.read_bytes()
         trained = self.facts.trained
         return _from_text, (text, self.facts.scaling, self.parameters if trained else None)
 
@@ -367,10 +367,10 @@ def radial_basis(facts: Facts, distances: np.ndarray) -> np.ndarray:
 
 
 def _from_text(text: bytes, scaling: float, parameters: np.ndarray | None) -> Potential:
-    with tempfile.NamedTemporaryFile(suffix=".mtp") as file:
-        file.write(text)
-        file.flush()
-        potential = Potential.load(file.name)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "potential.mtp"
+        file.write_bytes(text)
+        potential = Potential.load(file)
     if parameters is not None:  # all digits
         potential.set_scaling(scaling)
         potential.parameters = parameters
