@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from ase import Atoms
@@ -58,7 +59,7 @@ def save(path: Path, progress: Progress, made_from: dict[str, str]) -> None:
 def load(path: Path, made_from: dict[str, str]) -> Progress:
     """Read a checkpoint of a fit with these settings and data."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             facts = json.loads(str(file["facts"]))
             parameters, best = file["parameters"], file.get("best")
         known = facts.pop("made_from")
@@ -66,7 +67,7 @@ def load(path: Path, made_from: dict[str, str]) -> Progress:
         progress = Progress(state, best=best, **facts)
     except FileNotFoundError:
         raise Error(f"{path}: there is no checkpoint to resume from; leave out --resume") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise Error(f"{path}: the checkpoint is damaged ({error}); remove it and fit again") from error
     changed = [name for name in made_from if known.get(name) != made_from[name]]
     if changed:
