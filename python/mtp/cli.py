@@ -170,6 +170,9 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="Write the predictions (format by extension).")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report of the errors into this folder.")] = None,
+    posterior: Annotated[
+        Path | None, typer.Option(help="Of `mtp uncertainty`: adds standard deviations, energy_std and force_std.")
+    ] = None,
     species: SpeciesOption = None,
     json_file: JsonOption = None,
 ) -> None:
@@ -178,17 +181,22 @@ def evaluate(
     from mtp.configurations import Labels, with_labels
     from mtp.evaluation import compare
     from mtp.evaluation import evaluate as evaluate_all
+    from mtp.uncertainty import Posterior
 
     _check_output(output)
     _check_output(json_file)
     _check_folder(report)
     loaded, read = _load(potential, data, species)
+    known = Posterior.load(posterior, loaded) if posterior else None
     results = evaluate_all(loaded, read)
     comparison = compare(loaded, read, results)
     _print_errors({"data": comparison})
-    _write_json(json_file, comparison.summary())
+    summary = comparison.summary()
+    predicted = [with_labels(a, Labels(r.energy, r.forces, r.stress)) for a, r in zip(read, results, strict=True)]
+    if known:
+        summary |= _add_standard_deviations(known, read, predicted)
+    _write_json(json_file, summary)
     if output:
-        predicted = [with_labels(a, Labels(r.energy, r.forces, r.stress)) for a, r in zip(read, results, strict=True)]
         configurations.write(output, predicted, loaded.species)
         console.print(f"wrote {output}")
     if report:
@@ -197,6 +205,45 @@ def evaluate(
         title, files = f"Errors of {potential.name}", {"data": read}
         written = write_report(report, loaded, files, title=title, command=_command(), results={"data": results})
         console.print(f"wrote {written}")
+
+
+@app.command()
+def uncertainty(
+    potential: PotentialFile,
+    train: Annotated[list[Path], typer.Option(help="The data that the potential was fitted to.")],
+    validation: Annotated[list[Path] | None, typer.Option(help="Data that it has not seen.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: beside the potential, NAME.posterior.npz.")
+    ] = None,
+    energy_weight: Annotated[float, typer.Option(help="Of the fit, 1/eV²")] = 1.0,
+    force_weight: Annotated[float, typer.Option(help="Of the fit, Å²/eV²")] = 0.01,
+    stress_weight: Annotated[float, typer.Option(help="Of the fit, 1/eV² (of volume times stress)")] = 0.001,
+    group: Annotated[str, typer.Option(help="Entry of the configurations' info to group by.")] = "config_type",
+    species: SpeciesOption = None,
+    threads: Annotated[Optional[int], typer.Option(help="Default: all cores.")] = None,  # noqa: UP045
+    json_file: JsonOption = None,
+) -> None:
+    """Estimate the covariance of a potential's coefficients, and compare standard deviations with errors."""
+    from mtp.loss import Weights
+    from mtp.settings import checked
+    from mtp.uncertainty import Posterior, calibration
+
+    output = output or potential.with_suffix(".posterior.npz")
+    _check_output(output, ".npz")
+    _check_output(json_file)
+    weights = checked({"energy": energy_weight, "force": force_weight, "stress": stress_weight}, Weights, "options")
+    loaded, read = _load(potential, train, species)
+    data = {"train": read}
+    if validation:
+        data["validation"] = _read(validation, loaded.species)
+    posterior = Posterior.from_data(loaded, read, weights, threads)
+    found = calibration(posterior, data, group, threads)
+    _print_coverage(found)
+    noise = posterior.noise
+    console.print(f"left to the labels: {1e3 * noise.energy:.3g} meV per √atom, {noise.force:.3g} eV/Å")
+    _write_json(json_file, {"noise": vars(noise), "calibration": [vars(coverage) for coverage in found]})
+    posterior.save(output)
+    console.print(f"wrote {output}")
 
 
 @app.command()
@@ -508,6 +555,22 @@ def _load(potential: Path, data: list[Path], species: str | None) -> tuple:
     return loaded, _read(data, loaded.species)
 
 
+def _add_standard_deviations(posterior: Any, configurations: list, predicted: list) -> dict:
+    """Print how errors compare with standard deviations, put these into the predictions, and sum them up."""
+    from mtp.uncertainty import calibration
+
+    summary = {"energy_std_eV": [], "force_std_eV_per_A": []}
+    for atoms in predicted:
+        estimate = posterior.predict(atoms)
+        atoms.info["energy_std"] = estimate.energy.std
+        atoms.set_array("force_std", estimate.forces.std)
+        summary["energy_std_eV"].append(estimate.energy.std)
+        summary["force_std_eV_per_A"].append(float((estimate.forces.std**2).mean() ** 0.5))
+    found = calibration(posterior, {"data": configurations})
+    _print_coverage(found)
+    return summary | {"calibration": [vars(coverage) for coverage in found]}
+
+
 def _check_output(path: Path | None, suffix: str | None = None) -> None:
     """Refuse, before any work, an output that could not be written after it."""
     if path is None:
@@ -555,6 +618,20 @@ def _print_errors(comparisons: dict) -> None:
         console.print(table)
     else:
         console.print("the data are not labelled: there is nothing to compare with")
+
+
+def _print_coverage(found: list) -> None:
+    """Shares of errors inside one and two standard deviations; RMS of errors and of standard deviations."""
+    units = {"energy_per_atom": ("energy (meV/atom)", 1e3), "force": ("force (eV/Å)", 1)}
+    table = Table("data", "group", "quantity", "values", "inside 1σ", "inside 2σ", "error", "σ", "correlation")
+    for row in found:
+        label, factor = units[row.quantity]
+        sizes = [f"{factor * value:.3g}" for value in (row.rms_error, row.rms_std)]
+        shares = [f"{100 * share:.0f} %" for share in row.within]
+        correlation = "" if row.correlation is None else f"{row.correlation:.2f}"
+        table.add_row(row.data, row.group, label, str(row.count), *shares, *sizes, correlation)
+    if table.row_count:
+        console.print(table)
 
 
 def _print_rounds(rounds: list[dict]) -> None:
