@@ -56,6 +56,9 @@ class Noise:
     force: float = 0.0
 
 
+NO_NOISE = Noise()
+
+
 @dataclass(frozen=True)
 class Prediction:
     """Estimates for a configuration of N atoms: energy (eV), forces (N, 3) (eV/Å), stress (6,) in ASE's sign and order
@@ -122,7 +125,7 @@ class Posterior:
         cls,
         potential: Potential,
         configurations: Sequence[Atoms],
-        weights: Weights = Weights(),  # noqa: B008
+        weights: Weights | None = None,
         threads: int | None = None,
     ) -> Posterior:
         """The distribution that explains the potential's errors for its training data.
@@ -134,12 +137,12 @@ class Posterior:
         variance equals the mean squared error [Frederiksen et al., Phys. Rev. Lett. 93, 165501 (2004)], and goes up
         in likelihood by expectation and maximisation, with Σ₀ as a prior worth n data.
 
-        weights: those of the fit. Raises DataError for labels that are missing, Error for fewer than two
+        weights: those of the fit, by default a fit's defaults. Raises DataError for labels that are missing, Error for fewer than two
         configurations.
         """
         if len(configurations) < 2:
             raise Error("the errors of a potential are estimated from two configurations or more")
-        training = _Training(potential, configurations, weights, threads)
+        training = _Training(potential, configurations, weights or Weights(), threads)
         jacobian, errors, quantity, share = training.out_of_fold()
         rms = np.zeros(3)
         for q in np.unique(quantity):
