@@ -56,9 +56,6 @@ class Noise:
     force: float = 0.0
 
 
-NO_NOISE = Noise()
-
-
 @dataclass(frozen=True)
 class Prediction:
     """Estimates for a configuration of N atoms: energy (eV), forces (N, 3) (eV/Å), stress (6,) in ASE's sign and order
@@ -137,8 +134,8 @@ class Posterior:
         variance equals the mean squared error [Frederiksen et al., Phys. Rev. Lett. 93, 165501 (2004)], and goes up
         in likelihood by expectation and maximisation, with Σ₀ as a prior worth n data.
 
-        weights: those of the fit, by default a fit's defaults. Raises DataError for labels that are missing, Error for fewer than two
-        configurations.
+        weights: those of the fit, by default a fit's defaults. Raises DataError for labels that are missing, Error
+        for fewer than two configurations.
         """
         if len(configurations) < 2:
             raise Error("the errors of a potential are estimated from two configurations or more")
