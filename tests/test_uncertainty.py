@@ -11,9 +11,10 @@ import mtp.uncertainty
 from mtp.configurations import Labels, labels, read, with_labels, write
 from mtp.errors import DataError, Error, FormatError
 from mtp.fit import FitSettings, fit
-from mtp.loss import Loss, Weights
+from mtp.loss import Loss
 from mtp.potential import Potential
 from mtp.uncertainty import Posterior, calibration
+from mtp.weights import Weights
 
 NORMAL = np.array([0.6827, 0.9545])  # shares inside one and two standard deviations
 
@@ -222,7 +223,7 @@ def test_the_cross_validation_minimises_the_loss_of_the_fit(truth, some):
     data[3].info["weight"] = 2.5
     weights = Weights(energy=2.0, force=0.03, stress=0.01)
     training = mtp.uncertainty._Training(truth, data, weights, None)
-    matrix = Loss(truth, data, weights).linear(truth).matrix
+    matrix = Loss(truth, data, weights).linear(truth.parameters).matrix
     np.testing.assert_allclose(training.matrices.sum(axis=0) / len(data), matrix, rtol=1e-10, atol=1e-10 * matrix.max())
 
 
@@ -303,9 +304,9 @@ def test_damaged_files_and_wrong_arguments_are_refused(posterior, some, tmp_path
     data = [labelled(posterior.potential, atoms) for atoms in some[:2]]
     with pytest.raises(Error, match="two configurations"):
         Posterior.from_data(posterior.potential, data[:1])
-    with pytest.raises(DataError, match="no energy and no forces"):
+    with pytest.raises(DataError, match="no energy, no forces and no stress"):
         Posterior.from_data(posterior.potential, some[:2])
-    with pytest.raises(DataError, match="no weight"):
+    with pytest.raises(Error, match="give a positive one"):
         Posterior.from_data(posterior.potential, data, Weights(energy=0, force=0, stress=0))
 
 

@@ -218,15 +218,14 @@ def uncertainty(
     energy_weight: Annotated[float, typer.Option(help="Of the fit, 1/eV²")] = 1.0,
     force_weight: Annotated[float, typer.Option(help="Of the fit, Å²/eV²")] = 0.01,
     stress_weight: Annotated[float, typer.Option(help="Of the fit, 1/eV² (of volume times stress)")] = 0.001,
-    group: Annotated[str, typer.Option(help="Entry of the configurations' info to group by.")] = "config_type",
     species: SpeciesOption = None,
     threads: Annotated[Optional[int], typer.Option(help="Default: all cores.")] = None,  # noqa: UP045
     json_file: JsonOption = None,
 ) -> None:
     """Estimate the covariance of a potential's coefficients, and compare standard deviations with errors."""
-    from mtp.loss import Weights
     from mtp.settings import checked
     from mtp.uncertainty import Posterior, calibration
+    from mtp.weights import Weights
 
     output = output or potential.with_suffix(".posterior.npz")
     _check_output(output, ".npz")
@@ -237,7 +236,7 @@ def uncertainty(
     if validation:
         data["validation"] = _read(validation, loaded.species)
     posterior = Posterior.from_data(loaded, read, weights, threads)
-    found = calibration(posterior, data, group, threads)
+    found = calibration(posterior, data, threads)
     _print_coverage(found)
     noise = posterior.noise
     console.print(f"left to the labels: {1e3 * noise.energy:.3g} meV per √atom, {noise.force:.3g} eV/Å")

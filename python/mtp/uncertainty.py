@@ -28,16 +28,18 @@ from scipy.stats import rankdata
 
 from mtp.cfg import replaced_whole
 from mtp.configurations import labels
-from mtp.errors import DataError, Error, FormatError
-from mtp.loss import VOIGT_MULTIPLICITY, Loss, Weights
+from mtp.errors import Error, FormatError
+from mtp.evaluation import group
+from mtp.loss import Loss
 from mtp.potential import Potential
+from mtp.weights import Weights, observe
 
 FLOOR = 1e-11  # of eigenvalues in units of the diagonal: what no data determine (as the ridge of a fit)
 FOLDS = 10  # of the cross-validation
 STEPS = 30  # of expectation and maximisation; later ones change little and follow single data
 NOISE = 0.1  # part of the RMS error that is left to the labels: else forces that symmetry makes tiny rule Σ
 ROWS = 30_000  # of the Jacobian kept for the maximisation: force components beyond it are a random choice
-ENERGY, FORCE, STRESS = range(3)
+ENERGY, FORCE, STRESS = range(3)  # kinds of rows
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ class Posterior:
         weights: the inverse variances of the labels' independent errors, as in the loss: the variance of an energy is
         N / weights.energy, of a force component 1 / weights.force.
         """
-        equations = Loss(potential, configurations, weights, threads).linear(potential)
+        loss = Loss(potential, configurations, weights, threads)
+        equations = loss.linear(potential.parameters)
+        loss.close()
         root = _inverse_root(len(configurations) * equations.matrix)
         noise = Noise(*(w**-0.5 if w > 0 else 0.0 for w in (weights.energy, weights.force)))
         return cls(potential, root @ root.T, noise)
@@ -263,29 +267,23 @@ class Coverage:
 
 
 def calibration(
-    posterior: Posterior, data: Mapping[str, Sequence[Atoms]], key: str = "config_type", threads: int | None = None
+    posterior: Posterior, data: Mapping[str, Sequence[Atoms]], threads: int | None = None
 ) -> list[Coverage]:
-    """Compare errors with standard deviations, for each data set as a whole ("all") and by atoms.info[key].
+    """Compare errors with standard deviations, for each data set as a whole ("all") and for its groups, if several.
 
     The labels' noise is added to the variance of the coefficients. What a configuration's labels lack is left out.
     """
     found = []
     for name, configurations in data.items():
-        compared = [
-            (str(atoms.info.get(key, "")), *both)
-            for atoms, both in zip(
-                configurations,
-                _parallel(lambda atoms: _compared(posterior, atoms), configurations, threads),
-                strict=True,
-            )
-        ]
-        groups = sorted({group for group, *_ in compared} - {""})
-        for group in ("all", *groups):
-            chosen = [both for own, *both in compared if group in ("all", own)]
+        owners = [group(atoms) for atoms in configurations]
+        compared = list(_parallel(lambda atoms: _compared(posterior, atoms), configurations, threads))
+        groups = sorted(set(owners)) if len(set(owners)) > 1 else []
+        for chosen in (None, *groups):
+            members = [both for owner, both in zip(owners, compared, strict=True) if chosen in (None, owner)]
             for place, quantity in enumerate(("energy_per_atom", "force")):
-                errors, stds = np.concatenate([both[place] for both in chosen], axis=1)
+                errors, stds = np.concatenate([both[place] for both in members], axis=1)
                 if len(errors):
-                    found.append(_coverage(name, group, quantity, errors, stds))
+                    found.append(_coverage(name, chosen or "all", quantity, errors, stds))
     return found
 
 
@@ -303,23 +301,28 @@ class _Training:
         self.kept = []
         self.size = np.zeros(3)
         most = max(30, ROWS // len(configurations))
+        seen, linear = observe(configurations, weights), potential.parameters[-n:]
 
-        def work(numbered: tuple[int, Atoms]):
-            number, atoms = numbered
-            jacobian, values, errors, quantity, weight = _rows(potential, atoms, weights)
-            weighted = jacobian * weight[:, None]
+        def work(number: int):
+            n_atoms = len(configurations[number])
+            derivatives = potential.jacobian(configurations[number], linear_only=True)
+            known = seen.weights[number] > 0
+            jacobian = np.concatenate([derivatives.energy[None], derivatives.forces, derivatives.virial])[known]
+            values = seen.values[number][known]
+            errors = values - jacobian @ linear
+            quantity = np.repeat([ENERGY, FORCE, STRESS], [1, 3 * n_atoms, 6])[known]
+            weighted = jacobian * seen.weights[number][known, None]
             # one energy and six components of stress, and as many components of the forces as there is room for
             components = np.flatnonzero(quantity == FORCE)
             if len(components) > most:
                 components = np.random.default_rng(number).choice(components, most, replace=False)
             chosen = np.sort(np.concatenate([np.flatnonzero(quantity != FORCE), components]))
             size = [np.abs(values[quantity == q]).max(initial=0.0) for q in range(3)]
-            kept = (jacobian[chosen], errors[chosen], quantity[chosen], len(atoms))
+            kept = (jacobian[chosen], errors[chosen], quantity[chosen], n_atoms)
             return weighted.T @ jacobian, weighted.T @ errors, kept, size
 
-        for number, (matrix, gradient, kept, size) in enumerate(
-            _parallel(work, list(enumerate(configurations)), threads)
-        ):
+        found = _parallel(work, range(len(configurations)), threads)
+        for number, (matrix, gradient, kept, size) in enumerate(found):
             fold = number % self.folds
             self.matrices[fold] += matrix
             self.gradients[fold] += gradient
@@ -338,6 +341,8 @@ class _Training:
             root = _inverse_root(total - matrix)
             changes.append(-root @ (root.T @ gradient))
         rows, errors, quantities, shares = [], [], [], []
+        if not any(len(error) for _, error, *_ in self.kept):
+            raise Error("no energy, force or stress of the data has a weight: give a positive one")
         for number, (jacobian, error, quantity, n_atoms) in enumerate(self.kept):
             scale = np.where(quantity == FORCE, 1.0, n_atoms**-0.5)
             rows.append(jacobian * scale[:, None])
@@ -346,29 +351,6 @@ class _Training:
             shares.append(1 / np.bincount(quantity, minlength=3)[quantity])
         self.kept.clear()
         return tuple(map(np.concatenate, (rows, errors, quantities, shares)))
-
-
-def _rows(potential: Potential, atoms: Atoms, weights: Weights) -> tuple[np.ndarray, ...]:
-    """Jacobian (m, n), values, errors, quantities and weights in the loss (m,) of what labels and weights have."""
-    need = [name for name, weight in (("energy", weights.energy), ("forces", weights.force)) if weight > 0]
-    known, derivatives = labels(atoms, need=need), potential.jacobian(atoms, linear_only=True)
-    n, n_linear = len(atoms), len(derivatives.energy)
-    scale = float(atoms.info.get("weight", 1.0))
-    parts = []
-    if weights.energy > 0:
-        parts.append((derivatives.energy[None], [known.energy], ENERGY, [weights.energy / n]))
-    if weights.force > 0:
-        parts.append((derivatives.forces, known.forces.ravel(), FORCE, np.full(3 * n, weights.force)))
-    if weights.stress > 0 and known.stress is not None and atoms.cell.rank == 3:
-        stress = known.stress * atoms.get_volume()
-        parts.append((derivatives.virial, stress, STRESS, weights.stress / n * VOIGT_MULTIPLICITY))
-    if not parts:
-        raise DataError("energies, forces and stresses have no weight: give a positive one")
-    jacobian = np.concatenate([part[0] for part in parts])
-    values = np.concatenate([part[1] for part in parts])
-    quantity = np.concatenate([np.full(len(part[1]), part[2]) for part in parts])
-    weight = scale * np.concatenate([part[3] for part in parts])
-    return jacobian, values, values - jacobian @ potential.parameters[-n_linear:], quantity, weight
 
 
 def _most_likely(jacobian: np.ndarray, errors: np.ndarray, share: np.ndarray, rms: np.ndarray) -> np.ndarray:
