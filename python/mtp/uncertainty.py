@@ -400,7 +400,7 @@ def _compared(posterior: Posterior, atoms: Atoms) -> tuple[np.ndarray, np.ndarra
     known, predicted = labels(atoms, need=()), posterior.predict(atoms)
     energy = force = np.zeros((2, 0))
     n = len(atoms)
-    if known.energy is not None:
+    if known.energy is not None and n:
         std = np.hypot(predicted.energy.std, posterior.noise.energy * np.sqrt(n))
         energy = np.array([[(predicted.energy.value - known.energy) / n], [std / n]])
     if known.forces is not None:
