@@ -209,7 +209,7 @@ def test_structures_to_explore_are_checked(tmp_path, random_atoms):
         return explored(Exploration(file=tmp_path / "a.extxyz", temperatures=[300], steps=1), ["Cu"])
 
     assert len(explore(random_atoms(("Cu",)))) == 8
-    with pytest.raises(Error, match=r"a.extxyz: want one structure to explore, found 2"):
+    with pytest.raises(Error, match=r"a.extxyz: want one structure, found 2"):
         explore(random_atoms(("Cu",)))
     (tmp_path / "a.extxyz").unlink()
     with pytest.raises(Error, match=r"a.extxyz: .*periodic in three directions; add vacuum"):

@@ -446,6 +446,49 @@ def learn(
     console.print(f"    pair_style  mtp\n    pair_coeff  * * {folder / 'potential.mtp'} {' '.join(resolved.species)}")
 
 
+@app.command()
+def validate(
+    potential: PotentialFile,
+    settings: Annotated[
+        Path | None, typer.Argument(help="Crystals, properties and references (.toml).", show_default=False)
+    ] = None,
+    crystal: Annotated[
+        str | None, typer.Option(help="Instead of settings: element:structure:a[:c], as Si:diamond:5.43.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for figures.")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Compute lattice, elasticity, vacancy, surfaces and phonons of crystals, beside given references."""
+    from mtp.calculator import MTP
+    from mtp.potential import Potential
+    from mtp.settings import checked, load
+    from mtp.validation import ValidationSettings, crystal_of, name_species
+    from mtp.validation import validate as validate_all
+    from mtp.validation_output import draw, table
+
+    if (settings is None) == (crystal is None):
+        raise Error("give either a settings file or --crystal, as --crystal Si:diamond:5.43")
+    _check_output(json_file)
+    if settings is not None:
+        file = load(settings, ValidationSettings).resolve(settings.parent)
+    else:
+        file = checked({"structures": [{"crystal": crystal_of(crystal)}]}, ValidationSettings, "--crystal")
+    loaded = Potential.load(potential)
+    name_species(loaded, file)
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+    reports = validate_all(file, lambda: MTP(loaded), loaded.species, console.print)
+    for report, structure in zip(reports, file.structures, strict=True):
+        console.print(table(report, file.grade))
+        for note in report.notes():
+            console.print(note)
+        for figure in draw(report, structure, output) if output else []:
+            console.print(f"wrote {figure}")
+    _write_json(json_file, {"potential": str(potential), "structures": [report.as_json() for report in reports]})
+    if failures := [failure for report in reports for failure in report.failures()]:
+        raise Error("\n".join(failures))
+
+
 # ---- shared by the commands
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -13,6 +14,9 @@ from mtp import configurations
 from mtp.configurations import check_distances
 from mtp.errors import Error
 from mtp.settings import Crystal, Exploration, InitialData
+
+if TYPE_CHECKING:
+    from mtp.validation import Structure
 
 CUBIC = ("sc", "fcc", "bcc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite")
 
@@ -32,19 +36,16 @@ def crystal(settings: Crystal) -> Atoms:
         ) from error
 
 
-def explored(settings: Exploration, species: Sequence[str]) -> Atoms:
-    """The structure of an exploration. Raises Error where there is not exactly one, or not periodic."""
+def explored(settings: Exploration | Structure, species: Sequence[str]) -> Atoms:
+    """The structure of an exploration or validation. Raises Error where there is not exactly one, or not periodic."""
     if settings.crystal is not None:
         return crystal(settings.crystal)
     found = configurations.read(settings.file, species)
     if len(found) != 1:
-        raise Error(f"{settings.file}: want one structure to explore, found {len(found)}")
+        raise Error(f"{settings.file}: want one structure, found {len(found)}")
     (atoms,) = found
     if not all(atoms.pbc) or atoms.cell.rank < 3:
-        raise Error(
-            f"{settings.file}: an exploration needs a structure that is periodic in three directions; "
-            "add vacuum to its cell"
-        )
+        raise Error(f"{settings.file}: the structure must be periodic in three directions; add vacuum to its cell")
     check_distances(atoms)
     return atoms
 
