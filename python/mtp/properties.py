@@ -29,6 +29,7 @@ from mtp.errors import Error
 FITTED = 7  # volumes around the minimum: what is further off need not follow any equation of state
 CELL_FMAX = 1e-6  # eV/Å, in cells of few atoms: stresses are divided by small strains
 RATTLE = 0.02  # Å, out of symmetric arrangements, which may be saddles
+HOLE = 0.05  # eV below the ends of a hop that no image of it should be
 GAP = 10.0  # Å of vacuum on each side of a slab
 SAME_CONSTANT = 0.01  # elastic constants that differ by less, of the largest, are equal by symmetry
 J_PER_M2 = units.J / units.m**2
@@ -119,10 +120,15 @@ class Solid:
                 moved = np.linalg.norm(atoms.positions - positions, axis=1)
                 stretched = np.linalg.norm(atoms.cell.array - cell, axis=1).max()
                 # written so that NaN is caught as well
-                if not (moved.max() < self.spacing + stretched and stretched < np.ptp(cell) * 0.3):
+                if not stretched < 0.3 * np.ptp(cell):
                     raise Error(
-                        f"the structure is not stable: atom {int(moved.argmax())} moved {moved.max():.2f} Å and a cell "
-                        f"vector {stretched:.2f} Å in {optimiser.nsteps} steps of the relaxation"
+                        f"the crystal is not stable: a cell vector changed by {stretched:.2f} Å in {optimiser.nsteps} "
+                        "steps of the relaxation"
+                    )
+                if not moved.max() < self.spacing + stretched:
+                    raise Error(
+                        f"the structure is not stable: atom {int(moved.argmax())} moved {moved.max():.2f} Å in "
+                        f"{optimiser.nsteps} steps of the relaxation"
                     )
         if not converged:
             raise Error(
@@ -235,7 +241,7 @@ def vacancy(solid: Solid) -> Found:
 
 
 def migration(solid: Solid) -> Found:
-    """Barrier for a nearest neighbour to hop into the vacancy: climbing-image nudged elastic band.
+    """Barrier for a nearest neighbour to hop into the vacancy: climbing-image nudged elastic band from a straight path.
 
     Henkelman, Uberuaga & Jónsson, J. Chem. Phys. 113, 9901 (2000).
     """
@@ -250,17 +256,29 @@ def migration(solid: Solid) -> Found:
     rattle(last)
     solid.relax(last)
     path = [solid.calculated(first) for _ in range(solid.numerics.images + 1)] + [last]
+    band = NEB(path, method="improvedtangent")
+    band.interpolate(mic=True)
+    energies = energies_along(path)
     for climb, fmax in ((False, 10 * solid.numerics.neb_fmax), (True, solid.numerics.neb_fmax)):
-        band = NEB(path, climb=climb, method="improvedtangent")
-        if not climb:
-            band.interpolate(mic=True)
+        band.climb = climb
         solid.drive(FIRE(band, logfile=None), path[1:-1], fmax)
-    energies = np.array([atoms.get_potential_energy() for atoms in path])
-    energies -= energies[0]
+        energies = energies_along(path)
     notes = []
     if abs(energies[-1]) > 1e-3:
         notes.append(f"the two ends of the hop differ by {energies[-1]:.4f} eV: the vacancy has several arrangements")
     return Found({"migration": float(energies.max())}, {"path_eV": energies.tolist(), "formation_eV": formed}, notes)
+
+
+def energies_along(path: Sequence[Atoms]) -> np.ndarray:
+    """Of the images, less that of the first, eV. Raises Error where the path leads down a hole."""
+    energies = np.array([atoms.get_potential_energy() for atoms in path])
+    energies -= energies[0]
+    if energies.min() < min(energies[-1], 0) - HOLE:
+        raise Error(
+            f"on the way into the vacancy the energy falls {-energies.min():.2f} eV below where it began: the vacancy "
+            "is not stable, or the potential fails there"
+        )
+    return energies
 
 
 def surface(solid: Solid, indices: Sequence[int]) -> Found:

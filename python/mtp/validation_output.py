@@ -29,7 +29,7 @@ def table(report: Report, limit: float) -> Table:
     graded = any(row.grade is not None for row in report.rows)
     shown = Table(title=report.title, caption="\n".join(f"[{n}] {source}" for n, source in enumerate(sources, 1)))
     shown.caption_justify = "left"
-    shown.add_column("property")
+    shown.add_column("property", no_wrap=True)
     shown.add_column("value", justify="right")
     shown.add_column("unit")
     if sources:
@@ -144,18 +144,21 @@ def _compared(row: Row, sources: list[str]) -> list[str]:
     difference = row.difference
     if isinstance(difference, list):
         difference = max(difference, key=abs)
-    signed = "–" if difference is None else f"{difference:+.{DIGITS[row.unit]}f}"
-    percent = "" if row.percent is None else f"{row.percent:+.1f}"
+    signed = "–" if difference is None else _number(difference, DIGITS[row.unit], "+")
+    percent = "" if row.percent is None else _number(row.percent, 1, "+")
     return [_text(row.reference, row.unit), signed, percent, f"[{sources.index(row.source) + 1}]"]
 
 
 def _text(value: Value | None, unit: str) -> str:
     if value is None:
         return "–"
-    numbers = [f"{x:.{DIGITS[unit]}f}" for x in (value if isinstance(value, list) else [value])]
-    numbers = ["0." + DIGITS[unit] * "0" if float(number) == 0 else number for number in numbers]  # no minus zero
+    numbers = [_number(x, DIGITS[unit]) for x in (value if isinstance(value, list) else [value])]
     counts = [(number, len(list(equal))) for number, equal in groupby(numbers)]
     return "  ".join(f"{count}×{number}" if count > 1 else number for number, count in counts)
+
+
+def _number(x: float, digits: int, sign: str = "") -> str:
+    return f"{round(x, digits) + 0.0:{sign}.{digits}f}"  # never minus zero
 
 
 def _grade(grade: float | None, limit: float) -> str:
