@@ -2,6 +2,8 @@
 """Properties of crystals obey the laws that tie them together, and are those of published potentials."""
 
 import json
+import re
+import runpy
 import shutil
 import sys
 from io import StringIO
@@ -33,7 +35,7 @@ from mtp.properties import (
     vacancy,
 )
 from mtp.settings import checked, load
-from mtp.validation import QUANTITIES, ValidationSettings, crystal_of, name_species, quantity, validate
+from mtp.validation import PROPERTIES, QUANTITIES, ValidationSettings, crystal_of, name_species, quantity, validate
 from mtp.validation_output import draw, table
 
 SILICON = Path(__file__).parents[1] / "lammps_inputs" / "silicon"
@@ -219,6 +221,18 @@ def test_published_potentials_give_what_was_published(shared_data, element, stru
         assert found["migration", 9] == pytest.approx(1.486, abs=1e-3)  # 54 atoms
 
 
+def test_the_references_of_the_example_are_what_lammps_gives():
+    """The quick ones; tersoff_properties.py computes all of them."""
+    settings = load(SILICON / "validate.toml", ValidationSettings)
+    settings.structures[0].properties = ["lattice", "elastic"]
+    settings.structures[0].surfaces = []
+    script = runpy.run_path(SILICON / "tersoff_properties.py")
+    (report,) = validate(settings, script["Tersoff"], ["Si"])
+    compared = [row for row in report.rows if row.value is not None]
+    assert len(compared) == 7
+    assert [row.value for row in compared] == pytest.approx([row.reference for row in compared], rel=1e-5)  # as printed
+
+
 # ---- what goes wrong
 
 
@@ -329,6 +343,16 @@ def test_every_key_has_a_name_and_a_unit():
 
 
 # ---- the command
+
+
+def test_every_setting_and_every_key_is_in_the_docs():
+    page = (SILICON.parents[1] / "docs" / "validation.md").read_text()
+    schema = ValidationSettings.model_json_schema()
+    settings = set(schema["properties"])
+    for name in ("Structure", "References", "Numerics"):
+        settings |= set(schema["$defs"][name]["properties"])
+    for key in {*settings, *PROPERTIES, *QUANTITIES}:
+        assert re.search(rf"`(\[+)?{key}(\]+)?`", page), key
 
 
 def test_the_command_writes_table_json_and_figures(mtp, tmp_path):

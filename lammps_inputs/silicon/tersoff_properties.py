@@ -29,13 +29,19 @@ class Tersoff(Calculator):
         self.results |= {"forces": labels.forces, "stress": labels.stress}
 
 
-settings = load(Path(__file__).with_name("validate.toml"), ValidationSettings)
-for report in validate(settings, Tersoff, ["Si"], lambda text: print("#", text, flush=True)):
-    for remark in report.failures() + report.notes():
-        print("#", remark)
-    values = {row.key: row.value for row in report.rows if row.key != "phonon_min"}
-    print('[[structures.references]]\nsource = "Tersoff, Phys. Rev. B 39, 5566 (1989), by tersoff_properties.py"')
-    print("[structures.references.values]")
-    for key, value in values.items():
-        text = [round(x, 4) + 0.0 for x in value] if isinstance(value, list) else round(value, 5)
-        print(f"{key} = {text}")
+def main() -> None:
+    """Compute and print."""
+    settings = load(Path(__file__).with_name("validate.toml"), ValidationSettings)
+    for report in validate(settings, Tersoff, ["Si"], lambda text: print("#", text, flush=True)):
+        for remark in report.failures() + report.notes():
+            print("#", remark)
+        values = {row.key: row.value for row in report.rows if row.key != "phonon_min"}
+        print('[[structures.references]]\nsource = "Tersoff, Phys. Rev. B 39, 5566 (1989), by tersoff_properties.py"')
+        print("[structures.references.values]")
+        for key, value in values.items():
+            text = [round(x, 4) + 0.0 for x in value] if isinstance(value, list) else round(value, 5)
+            print(f"{key} = {text}")
+
+
+if __name__ == "__main__":
+    main()
