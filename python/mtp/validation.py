@@ -295,7 +295,7 @@ def _outcomes(
 
 def _tasks(structure: Structure, solid: Solid) -> Iterator[tuple[str, Callable[[Solid], Found]]]:
     """Names and functions of what is asked for, each surface for itself."""
-    cubic = solid.cell.cell.get_bravais_lattice().name in ("CUB", "FCC", "BCC")
+    cubic = solid.cell.cell.get_bravais_lattice().name == "CUB"  # the cell itself, to which the indices belong
     usual = [[1, 0, 0], [1, 1, 0], [1, 1, 1]] if cubic else [[0, 0, 1], [1, 0, 0]]
     for name, compute in PROPERTIES.items():
         if structure.properties is not None and name not in structure.properties:
