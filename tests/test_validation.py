@@ -305,6 +305,10 @@ def test_without_phonopy_phonons_are_left_out_or_refused(monkeypatch):
             '[[structures]]\nfile = "a.cif"\nreferences = [{source = "x", values = {lattice = 3}}]',
             "'lattice' is not known; known are a, b",
         ),
+        (
+            '[[structures]]\nfile = "a.cif"\nreferences = [{source = "x", values = {phonon_X = 3}}]',
+            "'phonon_X' wants a list",
+        ),
     ],
 )
 def test_settings_are_checked(text, message, tmp_path):

@@ -78,8 +78,10 @@ class References(Section):
     @field_validator("values")
     @classmethod
     def _known(cls, values: dict[str, Value]) -> dict[str, Value]:
-        for key in values:
-            quantity(key)
+        for key, value in values.items():
+            several = quantity(key)[0].startswith("phonons at")
+            if several != isinstance(value, list):
+                raise ValueError(f"{key!r} wants {'a list of all frequencies there' if several else 'one number'}")
         return values
 
 
