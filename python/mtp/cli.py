@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -75,7 +78,7 @@ def fit(
     train: Annotated[
         list[Path], typer.Argument(help="Training data, or one settings file (.toml).", show_default=False)
     ],
-    validation: Annotated[list[Path] | None, typer.Option(help="Data that are only compared with.")] = None,
+    validation: Annotated[list[Path] | None, typer.Option(help="Data that the fit is only watched with.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Potential to write.")] = Path("potential.mtp"),
     species: SpeciesOption = None,
     level: Annotated[int, typer.Option(help="Level of the basis.")] = 16,
@@ -85,63 +88,113 @@ def fit(
     energy_weight: Annotated[float, typer.Option(help="1/eV²")] = 1.0,
     force_weight: Annotated[float, typer.Option(help="Å²/eV²")] = 0.01,
     stress_weight: Annotated[float, typer.Option(help="1/eV² (of volume times stress)")] = 0.001,
-    initial: Annotated[Path | None, typer.Option(help="Potential to start from; its form is kept.")] = None,
+    initial: Annotated[
+        Path | None, typer.Option(help="Potential to start from: in its form, or in that of the options given.")
+    ] = None,
+    fixed_radial: Annotated[bool, typer.Option("--fixed-radial", help="Fit the linear coefficients alone.")] = False,
+    validation_share: Annotated[float, typer.Option(help="Of each group's training data, for validation.")] = 0.0,
+    early_stop: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Iterations without a better validation loss after which the best so far is taken."),
+    ] = None,
     iterations: Annotated[int, typer.Option(help="At most.")] = 60,
     seed: Annotated[int, typer.Option(help="Of the initial radial coefficients.")] = 1,
+    starts: Annotated[int, typer.Option(help="Seeds to try; the best after some steps goes on.")] = 1,
     threads: Annotated[Optional[int], typer.Option(help="Default: all cores.")] = None,  # noqa: UP045
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint of a fit that was ended.")
+    ] = False,
     report: Annotated[bool, typer.Option(help="Write a report beside the potential.")] = True,
     json_file: JsonOption = None,
 ) -> None:
-    """Fit a potential to labelled configurations and compare it with them."""
+    """Fit a potential to labelled configurations and compare it with them.
+
+    Under mpiexec the ranks share the work. A settings file knows more: docs/fitting.md.
+    """
+    import mpi4py.MPI as MPI
+
+    from mtp.settings import FitFile, checked, load
+    from mtp.summation import Ranks
+
+    def is_given(name: str) -> bool:
+        return str(context.get_parameter_source(name)).endswith(".COMMANDLINE")
+
+    ranks = Ranks(MPI.COMM_WORLD)
+    with ranks.lead() as leading:
+        if not leading:
+            return
+        if any(path.suffix == ".toml" for path in train):
+            beside = {name for name in context.params if is_given(name)} - {"train", "report", "resume", "json_file"}
+            if len(train) > 1 or beside:
+                raise Error(f"{train[0]}: a settings file comes alone: put the other files and options into it")
+            file = load(train[0], FitFile).resolve(train[0].parent)
+        else:
+            settings = {
+                key: value
+                for name, key, value in (
+                    ("level", "level", level),
+                    ("cutoff", "cutoff", cutoff),
+                    ("radial_basis_size", "radial_basis_size", radial_basis_size),
+                    ("min_dist", "min_distance", min_dist),
+                    ("validation_share", "validation_share", validation_share),
+                    ("early_stop", "early_stop", early_stop),
+                    ("iterations", "iterations", iterations),
+                    ("seed", "seed", seed),
+                    ("starts", "starts", starts),
+                    ("threads", "threads", threads),
+                )
+                if is_given(name)
+            }
+            settings["weights"] = {"energy": energy_weight, "force": force_weight, "stress": stress_weight}
+            settings["radial"] = "fixed" if fixed_radial else "fitted"
+            options = {"train": train, "validation": validation or [], "output": output, "initial": initial}
+            options["species"] = _elements(species) if species else None
+            file = checked({**options, "fit": settings}, FitFile, "options")
+        _check_output(json_file)
+        with _told_when_terminated(file.output):
+            _fit(file, ranks, resume, report, json_file)
+
+
+def _fit(file, ranks, resume: bool, report: bool, json_file: Path | None) -> None:
     from mtp.evaluation import compare
     from mtp.evaluation import evaluate as evaluate_all
     from mtp.fit import fit as fit_potential
-    from mtp.fit import starting_potential
+    from mtp.fit import split, starting_potential
     from mtp.potential import Potential
     from mtp.quality import stress_findings
     from mtp.report import write_report
-    from mtp.settings import FitFile, checked, load
 
-    if any(path.suffix == ".toml" for path in train):
-        given = [name for name in context.params if str(context.get_parameter_source(name)).endswith(".COMMANDLINE")]
-        if len(train) > 1 or set(given) - {"train", "report", "json_file"}:
-            raise Error(f"{train[0]}: a settings file comes alone: put the other files and options into it")
-        file = load(train[0], FitFile).resolve(train[0].parent)
-    else:
-        settings = {
-            "level": level,
-            "cutoff": cutoff,
-            "radial_basis_size": radial_basis_size,
-            "min_distance": min_dist,
-            "weights": {"energy": energy_weight, "force": force_weight, "stress": stress_weight},
-            "iterations": iterations,
-            "seed": seed,
-            "threads": threads,
-        }
-        options = {"train": train, "validation": validation or [], "output": output, "initial": initial}
-        options["species"] = _elements(species) if species else None
-        file = checked({**options, "fit": settings}, FitFile, "options")
     _check_output(file.output, ".mtp")
-    _check_output(json_file)
     folder = file.output.with_name(f"{file.output.stem}_report") if report else None
     _check_folder(folder)
     first = Potential.load(file.initial) if file.initial else None
     names = first.species if first and not file.species else file.species
-    data = {"train": _read(file.train, names), "validation": _read(file.validation, names)}
-    data = {name: read for name, read in data.items() if read}
-    if first is None:
-        first = starting_potential(data["train"], file.fit, names)
-    facts = first.facts
-    _check_data(data["train"], first.species, facts.min_distance, facts.n_parameters)
-    _check_data(data.get("validation", []), first.species, facts.min_distance)
+    train, validation = _read(file.train, names), _read(file.validation, names)
+    if not validation and file.fit.validation_share > 0:
+        train, validation = split(train, file.fit.validation_share, file.fit.seed)
+    start = starting_potential(train, file.fit, file.species, first)
+    facts = start.facts
+    _check_data(train, start.species, facts.min_distance, facts.n_parameters)
+    _check_data(validation, start.species, facts.min_distance)
     console.print(
-        f"{len(data['train'])} configurations, {sum(map(len, data['train']))} atoms; "
+        f"{len(train)} configurations, {sum(map(len, train))} atoms; "
         f"{facts.n_parameters} parameters, {facts.n_scalar} basis functions, "
         f"distances {facts.min_distance:g} to {facts.cutoff:g} Å"
     )
     with _Bar("fitting", file.fit.iterations) as bar:
-        fitted = fit_potential(data["train"], file.fit, initial=first, progress=bar.show)
+        fitted = fit_potential(
+            train,
+            file.fit,
+            file.species,
+            first,
+            bar.show,
+            validation,
+            ranks,
+            checkpoint=_checkpoint(file.output),
+            resume=resume,
+        )
     fitted.save(file.output)
+    data = {"train": train, "validation": validation} if validation else {"train": train}
     results = {name: evaluate_all(fitted, read) for name, read in data.items()}
     comparisons = {name: compare(fitted, read, results[name]) for name, read in data.items()}
     _print_errors(comparisons)
@@ -160,6 +213,27 @@ def fit(
             results=results,
         )
         console.print(f"wrote {written}")
+
+
+def _checkpoint(output: Path) -> Path:
+    return output.with_name(f"{output.stem}.checkpoint.npz")
+
+
+@contextmanager
+def _told_when_terminated(output: Path) -> Iterator[None]:
+    """Batch systems send SIGTERM when a job's time is over: say how to go on, and end."""
+
+    def end(*signal_and_frame: object) -> None:
+        file = _checkpoint(output)
+        kept = f"go on from {file} with `mtp fit --resume`" if file.exists() else "nothing was computed yet"
+        print(f"mtp: terminated; {kept}", file=sys.stderr, flush=True)
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @app.command()
