@@ -16,7 +16,29 @@
 #include <cstring>
 #include <exception>
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 using namespace LAMMPS_NS;
+
+static int number_of_this_thread()
+{
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+static int number_of_threads()
+{
+#ifdef _OPENMP
+  return omp_get_num_threads();
+#else
+  return 1;
+#endif
+}
 
 PairMTP::PairMTP(LAMMPS *lmp, const char *name) : Pair(lmp), style(name), live(mtp::register_live_style(reinterpret_cast<std::uint64_t>(lmp)))
 {
@@ -140,9 +162,9 @@ double PairMTP::init_one(int i, int j)
 void PairMTP::use_current_model()
 {
   const auto current = live->current_model();
-  if (current == model) return;
-  sites = std::make_unique<mtp::Sites<mtp::Lane8>>(current->plan.view());
+  if (current != model) workers.clear();
   model = current;
+  while (static_cast<int>(workers.size()) < comm->nthreads) workers.emplace_back(model->plan.view());
 }
 
 void PairMTP::compute(int eflag, int vflag)
@@ -153,14 +175,27 @@ void PairMTP::compute(int eflag, int vflag)
 
 void PairMTP::evaluate_atoms(int eflag, int vflag, bool all_scalars)
 {
-  constexpr int width = mtp::Sites<mtp::Lane8>::width;
   ev_init(eflag, vflag);
   sort_by_species();
-  for (int species = 0; species < static_cast<int>(atoms_of_species.size()); species++) {
-    const auto &atoms = atoms_of_species[species];
-    const int n = static_cast<int>(atoms.size());
-    for (int first = 0; first < n; first += width) evaluate_group(species, &atoms[first], std::min(width, n - first), all_scalars);
+  const int n_atoms = atom->nlocal + atom->nghost;
+  SumsOfAtoms sums = {atom->f ? atom->f[0] : nullptr, vflag_atom ? vatom : nullptr, cvflag_atom ? cvatom : nullptr};
+  for (Worker &worker : workers) worker.totals = {}, worker.failure = nullptr;
+#pragma omp parallel num_threads(comm->nthreads) if (comm -> nthreads > 1)
+  {
+    const int thread = number_of_this_thread(), n_threads = number_of_threads();
+    if (thread == 0) evaluate_part(thread, n_threads, all_scalars, sums);
+    else {
+      workers[thread].sums.begin(n_atoms, sums);
+      evaluate_part(thread, n_threads, all_scalars, workers[thread].sums);
+    }
+#pragma omp barrier
+    for (int other = 1; other < n_threads; other++) {    // in this order, so that a run can be repeated to the last bit
+      SumsOfThread &found = workers[other].sums;
+      for (int page = thread; page < found.n_pages(); page += n_threads) found.hand_over(page, n_atoms, sums);
+    }
   }
+  raise_failure();
+  add_totals();
   if (vflag_fdotr) virial_fdotr_compute();
 }
 
@@ -174,81 +209,111 @@ void PairMTP::sort_by_species()
   }
 }
 
-void PairMTP::evaluate_group(int species, const int *atoms, int n, bool all_scalars)
+// The thread's part of the atoms of each species
+template <class Sums> void PairMTP::evaluate_part(int thread, int n_threads, bool all_scalars, Sums &sums)
 {
-  const auto fail = [&](int i, const std::string &problem) {
-    error->one(FLERR, "Pair style {} at step {}, atom {}: {}", style, update->ntimestep, atom->tag_enable ? atom->tag[i] : i + 1, problem);
-  };
-  int most_neighbours = 0;
-  for (int lane = 0; lane < n; lane++) most_neighbours = std::max(most_neighbours, list->numneigh[atoms[lane]]);
-  sites->begin(species, most_neighbours);
-  for (int lane = 0; lane < n; lane++) offer_neighbours(lane, atoms[lane]);
-  try {
-    sites->evaluate(all_scalars);
-    visit(species, atoms, n);
-  } catch (const mtp::SiteError &failure) {
-    fail(atoms[failure.lane], failure.what());
+  for (int species = 0; species < static_cast<int>(atoms_of_species.size()); species++) {
+    const auto &atoms = atoms_of_species[species];
+    const int n = static_cast<int>(atoms.size());
+    const bigint n_groups = (n + Sites::width - 1) / Sites::width;
+    for (int k = n_groups * thread / n_threads; k < n_groups * (thread + 1) / n_threads; k++)
+      evaluate_group(thread, {species, std::min(Sites::width, n - k * Sites::width), &atoms[k * Sites::width]}, all_scalars, sums);
   }
-  for (int lane = 0; lane < n; lane++) book(lane, atoms[lane]);
 }
 
-void PairMTP::offer_neighbours(int lane, int i)
+template <class Sums> void PairMTP::evaluate_group(int thread, const Group &group, bool all_scalars, Sums &sums)
+{
+  Worker &worker = workers[thread];
+  if (worker.failure) return;
+  try {
+    int most_neighbours = 0;
+    for (int lane = 0; lane < group.n; lane++) most_neighbours = std::max(most_neighbours, list->numneigh[group.atoms[lane]]);
+    worker.site.begin(group.species, most_neighbours);
+    for (int lane = 0; lane < group.n; lane++) offer_neighbours(worker.site, lane, group.atoms[lane]);
+    worker.site.evaluate(all_scalars);
+    visit(thread, group);
+    for (int lane = 0; lane < group.n; lane++) book(worker.site, lane, group.atoms[lane], worker.totals, sums);
+  } catch (...) {
+    worker.failure = std::current_exception();
+    worker.failed = group;
+  }
+}
+
+void PairMTP::offer_neighbours(Sites &site, int lane, int i) const
 {
   const double *const x = atom->x[0];    // contiguous
   const int *const type = atom->type, *const listed = list->firstneigh[i], *const species = species_of_type.data();
   const double x_i[3] = {atom->x[i][0], atom->x[i][1], atom->x[i][2]};
-  sites->offer(lane, list->numneigh[i], [=](int k, double *r) {
+  site.offer(lane, list->numneigh[i], [=](int k, double *r) {
     const int j = listed[k] & NEIGHMASK;
     for (int a = 0; a < 3; a++) r[a] = x[3 * static_cast<bigint>(j) + a] - x_i[a];
     return mtp::Named{species[type[j]], j};
   });
 }
 
-// The one place where V_i and g_j = dV_i/dr_ij, r_ij = r_j - r_i, enter LAMMPS' sums.
-void PairMTP::book(int lane, int i)
+// The one place where V_i and g_j = dV_i/dr_ij, r_ij = r_j - r_i, become what LAMMPS sums: W_ab = -r_ij,a g_b and the forces. The per-atom virial
+// takes the symmetric part of W, half on i and half on j, as LAMMPS' many-body styles do. The centroid virial stands on j alone: so sum_j W_j v_j is
+// the potential part of the heat flux, d/dt sum_i r_i E_i without the convection.
+template <class Sums> void PairMTP::book(const Sites &site, int lane, int i, Totals &totals, Sums &sums)
 {
-  double *const f = atom->f[0];    // contiguous
-  const double energy = energy_unit * sites->energy(lane);
-  if (eflag_global) eng_vdwl += energy;
+  const double unit = energy_unit;    // a store to forces might change a member for all that the compiler knows
+  const bool any_virial = vflag_either, virial_of_atoms = vflag_atom || cvflag_atom;
+  const double energy = unit * site.energy(lane);
+  if (eflag_global) totals.energy += energy;
   if (eflag_atom) eatom[i] += energy;
-  double of_i[3] = {0, 0, 0};
-  sites->for_each_neighbour(lane, [&](int j, const double *r, const double *of_j) {
-    const double g[3] = {energy_unit * of_j[0], energy_unit * of_j[1], energy_unit * of_j[2]};
-    for (int a = 0; a < 3; a++) {
-      of_i[a] += g[a];
-      f[3 * static_cast<bigint>(j) + a] -= g[a];
-    }
-    if (vflag_either) book_virial(i, j, r, g);
+  double of_i[3] = {0, 0, 0}, virial_of_i[6] = {0, 0, 0, 0, 0, 0};
+  site.for_each_neighbour(lane, [&](int j, const double *r, const double *of_j) {
+    const double g[3] = {unit * of_j[0], unit * of_j[1], unit * of_j[2]};
+    for (int a = 0; a < 3; a++) of_i[a] += g[a];
+    sums(Share{j, {-g[0], -g[1], -g[2]}});
+    if (!any_virial) return;
+    const double six[6] = {-r[0] * g[0],
+                           -r[1] * g[1],
+                           -r[2] * g[2],
+                           -0.5 * (r[0] * g[1] + r[1] * g[0]),
+                           -0.5 * (r[0] * g[2] + r[2] * g[0]),
+                           -0.5 * (r[1] * g[2] + r[2] * g[1])};
+    for (int k = 0; k < 6; k++) totals.virial[k] += six[k];
+    if (!virial_of_atoms) return;
+    VirialShare virial_of_j = {j, {}, {}};
+    for (int k = 0; k < 6; k++) virial_of_i[k] += virial_of_j.six[k] = 0.5 * six[k];
+    constexpr int first[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, second[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
+    for (int k = 0; k < 9; k++) virial_of_j.nine[k] = -r[first[k]] * g[second[k]];
+    sums(virial_of_j);
   });
-  for (int a = 0; a < 3; a++) f[3 * static_cast<bigint>(i) + a] += of_i[a];
+  sums(Share{i, {of_i[0], of_i[1], of_i[2]}});
+  if (!virial_of_atoms) return;
+  VirialShare share = {i, {}, {}};
+  std::copy(virial_of_i, virial_of_i + 6, share.six);
+  sums(share);
 }
 
-// W_ab = -r_ij,a g_b. The per-atom virial takes its symmetric part, half on i and half on j, as LAMMPS' many-body styles do. The centroid virial
-// stands on j alone: so sum_j W_j v_j is the potential part of the heat flux, d/dt sum_i r_i E_i without the convection.
-void PairMTP::book_virial(int i, int j, const double *r, const double *g)
+void PairMTP::add_totals()
 {
-  const double six[6] = {-r[0] * g[0],
-                         -r[1] * g[1],
-                         -r[2] * g[2],
-                         -0.5 * (r[0] * g[1] + r[1] * g[0]),
-                         -0.5 * (r[0] * g[2] + r[2] * g[0]),
-                         -0.5 * (r[1] * g[2] + r[2] * g[1])};
-  if (vflag_global)
-    for (int k = 0; k < 6; k++) virial[k] += six[k];
-  if (vflag_atom)
-    for (int k = 0; k < 6; k++) {
-      vatom[i][k] += 0.5 * six[k];
-      vatom[j][k] += 0.5 * six[k];
+  for (const Worker &worker : workers) {
+    eng_vdwl += worker.totals.energy;
+    if (vflag_global)
+      for (int k = 0; k < 6; k++) virial[k] += worker.totals.virial[k];
+  }
+}
+
+void PairMTP::raise_failure()
+{
+  for (const Worker &worker : workers) {
+    if (!worker.failure) continue;
+    try {
+      std::rethrow_exception(worker.failure);
+    } catch (const mtp::SiteError &problem) {
+      const int i = worker.failed.atoms[problem.lane];
+      error->one(FLERR, "Pair style {} at step {}, atom {}: {}", style, update->ntimestep, atom->tag_enable ? atom->tag[i] : i + 1, problem.what());
     }
-  if (cvflag_atom) {
-    constexpr int first[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, second[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};    // xx yy zz xy xz yz yx zx zy
-    for (int k = 0; k < 9; k++) cvatom[j][k] -= r[first[k]] * g[second[k]];
   }
 }
 
 double PairMTP::memory_usage()
 {
-  double bytes = Pair::memory_usage() + (sites ? static_cast<double>(sites->bytes()) : 0.0);
+  double bytes = Pair::memory_usage();
+  for (const auto &worker : workers) bytes += static_cast<double>(worker.site.bytes() + worker.sums.bytes());
   for (const auto &atoms : atoms_of_species) bytes += static_cast<double>(atoms.capacity() * sizeof(int));
   return bytes;
 }

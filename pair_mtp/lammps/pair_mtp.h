@@ -2,6 +2,8 @@
 // pair_style mtp: moment tensor potentials. The core evaluates one neighbourhood at a time; this class walks LAMMPS' neighbour list and books
 // energies, forces and virials.
 //
+// With several threads (LAMMPS' comm->nthreads) each evaluates its groups of atoms; sums.hpp tells how what they find comes together.
+//
 //   pair_style mtp
 //   pair_coeff * * file El1 El2 ...     one element for each atom type: a name, or an integer 0 ... S-1 (the species' index in the file), or NULL
 //                                       for types that another style of a hybrid handles
@@ -12,9 +14,11 @@
 
 #include "../capi/live.hpp"
 #include "../core/sites.hpp"
+#include "sums.hpp"
 
 #include "pair.h"
 
+#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,34 +38,54 @@ class PairMTP : public Pair {
   double memory_usage() override;
 
  protected:
+  using Sites = mtp::Sites<mtp::Lane8>;
+
+  // Atoms of one species, one a lane
+  struct Group {
+    int species, n;
+    const int *atoms;
+  };
+
+  // What one thread works with
+  struct Worker {
+    Sites site;
+    Totals totals;
+    SumsOfThread sums;
+    Group failed = {};    // the first of this thread, and how: LAMMPS must not hear of it inside a thread
+    std::exception_ptr failure;
+    explicit Worker(const mtp::PlanView &plan) : site(plan) {}
+  };
+
   const std::string style;
   std::shared_ptr<mtp::LiveStyle> live;
-  std::shared_ptr<const mtp::Model> model;           // what this step computes with
-  std::unique_ptr<mtp::Sites<mtp::Lane8>> sites;     // reads the plan in `model`
-  std::vector<int> species_of_type;                  // [ntypes + 1]; -1: not this style's
-  std::vector<std::vector<int>> atoms_of_species;    // those of the neighbour list
+  std::shared_ptr<const mtp::Model> model;    // what this step computes with
+  std::vector<Worker> workers;                // [thread]; they read the plan in `model`
+  std::vector<int> species_of_type;           // [ntypes + 1]; -1: not this style's
 
-  // Takes what the live style holds now: between two runs a driver may have exchanged it.
+  // Takes what the live style holds now: between two runs a driver may have exchanged it. Gives each thread its scratch.
   virtual void use_current_model();
   void evaluate_atoms(int eflag, int vflag, bool all_scalars);
 
   // For styles that need more than energy and forces. require: error->all where the potential lacks something. visit: after the evaluation of a
-  // group of n atoms of one species, one a lane.
+  // group, in its thread, beside others.
   virtual void require(const mtp::Potential &, const std::string &) {}
-  virtual void visit(int /*species*/, const int * /*atoms*/, int /*n*/) {}
+  virtual void visit(int /*thread*/, const Group &) {}
 
  private:
   std::string legacy_file;
-  double energy_unit = 1;    // LAMMPS' energy unit in 1/eV
+  double energy_unit = 1;                            // LAMMPS' energy unit in 1/eV
+  std::vector<std::vector<int>> atoms_of_species;    // those of the neighbour list
 
   void allocate();
   std::shared_ptr<const mtp::Model> read(const std::string &name);
   int species_of(const std::string &name, const mtp::Potential &potential);
   void sort_by_species();
-  void evaluate_group(int species, const int *atoms, int n, bool all_scalars);
-  void offer_neighbours(int lane, int i);
-  void book(int lane, int i);
-  void book_virial(int i, int j, const double *r, const double *g);
+  template <class Sums> void evaluate_part(int thread, int n_threads, bool all_scalars, Sums &sums);
+  template <class Sums> void evaluate_group(int thread, const Group &group, bool all_scalars, Sums &sums);
+  void offer_neighbours(Sites &site, int lane, int i) const;
+  template <class Sums> void book(const Sites &site, int lane, int i, Totals &totals, Sums &sums);
+  void add_totals();
+  void raise_failure();
 };
 
 }    // namespace LAMMPS_NS

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "pair_mtp_extrapolation.h"
 
+#include "compute_mtp_grade.h"
+
 #include "atom.h"
 #include "comm.h"
 #include "domain.h"
 #include "error.h"
+#include "modify.h"
 #include "timer.h"
 #include "update.h"
 
@@ -37,42 +40,67 @@ void PairMTPExtrapolation::use_current_model()
 {
   const auto before = model;
   PairMTP::use_current_model();
-  if (model == before) return;
-  grader = std::make_unique<mtp::Grader>(*model->potential.active_set, model->plan.view());
-  rows.require(static_cast<std::size_t>(sites->n_active()) * mtp::pack_width);
+  if (model != before) {
+    grader = std::make_unique<mtp::Grader>(*model->potential.active_set, model->plan.view());
+    rows.clear();
+  }
+  while (rows.size() < workers.size()) {
+    rows.emplace_back();
+    rows.back().of_group.require(static_cast<std::size_t>(workers[0].site.n_active()) * mtp::pack_width);
+  }
 }
 
 void PairMTPExtrapolation::compute(int eflag, int vflag)
 {
   use_current_model();
-  grading = gamma_flag != 0;
+  grading = gamma_flag != 0 || compute_asks();
   if (grading) begin_grades();
   evaluate_atoms(eflag, vflag, grading);
   if (grading) end_grades();
 }
 
+// As for energies and virials, LAMMPS has told the computes beforehand on which steps they will be read.
+bool PairMTPExtrapolation::compute_asks() const
+{
+  for (Compute *const compute : modify->get_compute_list()) {
+    auto *const grade = dynamic_cast<ComputeMTPGrade *>(compute);
+    if (grade && grade->reads(this) && grade->matchstep(update->ntimestep)) return true;
+  }
+  return false;
+}
+
 void PairMTPExtrapolation::begin_grades()
 {
   gamma.assign(std::max(atom->nmax, 1), 0.0);
-  sum.assign(model->potential.n_parameters(), 0.0);
-  n_graded = 0;
+  for (Rows &of_thread : rows) {
+    of_thread.sum.assign(model->potential.n_parameters(), 0.0);
+    of_thread.n_atoms = 0;
+  }
 }
 
-void PairMTPExtrapolation::visit(int species, const int *atoms, int n)
+bool PairMTPExtrapolation::grades_configurations() const
+{
+  return live->current_model()->potential.active_set->mode == mtp::ActiveSetMode::configuration;
+}
+
+void PairMTPExtrapolation::visit(int thread, const Group &group)
 {
   if (!grading) return;
-  sites->parameter_gradient(rows.get());
-  n_graded += n;
+  Sites &site = workers[thread].site;
+  Rows &mine = rows[thread];
+  double *const of_group = mine.of_group.get();
+  site.parameter_gradient(of_group);
+  mine.n_atoms += group.n;
   if (model->potential.active_set->mode == mtp::ActiveSetMode::neighbourhood) {
     double grades[mtp::pack_width];
-    grader->grade(species, rows.get(), grades);
-    for (int lane = 0; lane < n; lane++) {
+    grader->grade(group.species, of_group, grades);
+    for (int lane = 0; lane < group.n; lane++) {
       if (!std::isfinite(grades[lane])) throw mtp::SiteError(lane, "the extrapolation grade is not finite");
-      gamma[atoms[lane]] = grades[lane];
+      gamma[group.atoms[lane]] = grades[lane];
     }
   } else {
-    for (int k = 0; k < sites->n_active(); k++)
-      for (int lane = 0; lane < n; lane++) sum[sites->place_of_active(species, k)] += rows.get()[k * mtp::pack_width + lane];
+    for (int k = 0; k < site.n_active(); k++)
+      for (int lane = 0; lane < group.n; lane++) mine.sum[site.place_of_active(group.species, k)] += of_group[k * mtp::pack_width + lane];
   }
 }
 
@@ -83,13 +111,19 @@ void PairMTPExtrapolation::end_grades()
     for (int i = 0; i < atom->nlocal; i++)
       if (species_of_type[atom->type[i]] >= 0) gamma[i] = grade;
   }
-  report(*std::max_element(gamma.begin(), gamma.end()));
+  last_graded = update->ntimestep;
+  report();
 }
 
 double PairMTPExtrapolation::configuration_grade()
 {
-  bigint n_atoms;
-  MPI_Allreduce(&n_graded, &n_atoms, 1, MPI_LMP_BIGINT, MPI_SUM, world);
+  std::vector<double> sum(model->potential.n_parameters());
+  bigint n_atoms = 0;
+  for (const Rows &of_thread : rows) {
+    n_atoms += of_thread.n_atoms;
+    for (std::size_t k = 0; k < sum.size(); k++) sum[k] += of_thread.sum[k];
+  }
+  MPI_Allreduce(MPI_IN_PLACE, &n_atoms, 1, MPI_LMP_BIGINT, MPI_SUM, world);
   MPI_Allreduce(MPI_IN_PLACE, sum.data(), static_cast<int>(sum.size()), MPI_DOUBLE, MPI_SUM, world);
   if (n_atoms == 0) return 0;
   for (double &derivative : sum) derivative /= static_cast<double>(n_atoms);
@@ -100,10 +134,10 @@ double PairMTPExtrapolation::configuration_grade()
 
 // Tells the live style, and with it whoever watches. One reduction serves the highest grade, the thresholds and the room left to keep
 // configurations, so that every rank decides alike even where a driver set the watch on some ranks only.
-void PairMTPExtrapolation::report(double highest_here)
+void PairMTPExtrapolation::report()
 {
   const double infinity = std::numeric_limits<double>::infinity();
-  double local[4] = {-highest_here, infinity, infinity, infinity}, least[4];
+  double local[4] = {-*std::max_element(gamma.begin(), gamma.end()), infinity, infinity, infinity}, least[4];
   {
     const std::lock_guard<std::mutex> lock(live->mutex);
     if (live->select_above > 0) {
@@ -113,7 +147,7 @@ void PairMTPExtrapolation::report(double highest_here)
     }
   }
   MPI_Allreduce(local, least, 4, MPI_DOUBLE, MPI_MIN, world);
-  const double highest = -least[0];
+  highest = -least[0];
   const bool keep = highest > least[1], stop = highest > least[2], room = least[3] >= 1;
   if (comm->me == 0) pvector[0] = highest;    // compute pair sums over the ranks
 
@@ -176,5 +210,7 @@ void *PairMTPExtrapolation::extract_peratom(const char *name, int &ncol)
 
 double PairMTPExtrapolation::memory_usage()
 {
-  return PairMTP::memory_usage() + static_cast<double>((gamma.capacity() + sum.capacity()) * sizeof(double) + rows.bytes());
+  double bytes = PairMTP::memory_usage() + static_cast<double>(gamma.capacity() * sizeof(double));
+  for (const Rows &of_thread : rows) bytes += static_cast<double>(of_thread.of_group.bytes() + of_thread.sum.capacity() * sizeof(double));
+  return bytes;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // pair_style mtp/extrapolation: as mtp, and the extrapolation grade where it is asked for. The potential needs an active set.
 //
+//   compute g all mtp/grade                          asks for grades on the steps on which it is read: compute_mtp_grade.h
 //   fix g all pair 10 mtp/extrapolation gamma 1      computes grades every 10 steps; f_g is the per-atom grade
 //   compute c all pair mtp/extrapolation             c_c[1] is the highest grade (configuration mode: the configuration's) when last computed
 //
@@ -26,25 +27,38 @@ class PairMTPExtrapolation : public PairMTP {
   void *extract_peratom(const char *name, int &ncol) override;
   double memory_usage() override;
 
+  // Of the latest step on which grades were computed, -1 before
+  bigint graded_step() const { return last_graded; }
+  const double *grades() const { return gamma.data(); }
+  double highest_grade() const { return highest; }
+  bool grades_configurations() const;
+
  protected:
   void require(const mtp::Potential &potential, const std::string &name) override;
   void use_current_model() override;
-  void visit(int species, const int *atoms, int n) override;
+  void visit(int thread, const Group &group) override;
 
  private:
+  struct Rows {
+    mtp::Scratch<double> of_group;    // dV_i/dtheta
+    std::vector<double> sum;          // configuration mode: of the thread's atoms so far
+    bigint n_atoms = 0;
+  };
+
   int gamma_flag = 0;           // set to 1 by `fix pair` for the steps that want grades
   bool grading = false;         // whether the step under way computes them
   bool stopped_run = false;     // by this style, which then lets later runs start
   std::vector<double> gamma;    // [nmax]
+  double highest = 0;           // over all ranks
+  bigint last_graded = -1;
   std::unique_ptr<mtp::Grader> grader;
-  mtp::Scratch<double> rows;    // dV_i/dtheta of a group
-  std::vector<double> sum;      // configuration mode: of the rows of this rank's atoms
-  bigint n_graded = 0;          // this rank's atoms so far
+  std::vector<Rows> rows;    // [thread]
 
+  bool compute_asks() const;
   void begin_grades();
   void end_grades();
   double configuration_grade();
-  void report(double highest_here);
+  void report();
   mtp::FlaggedConfiguration snapshot(double grade) const;
 };
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Registers the pair styles with a LAMMPS that loads mtpplugin.so.
+// Registers the styles with a LAMMPS that loads mtpplugin.so.
 //
 // The structure is LAMMPS' documented plugin interface (Developer guide, "Writing plugins"). It is declared here because binary distributions of
 // LAMMPS do not ship lammpsplugin.h.
+#include "compute_mtp_grade.h"
 #include "pair_mtp.h"
 #include "pair_mtp_extrapolation.h"
 
@@ -47,6 +48,11 @@ static void *create_mtp_extrapolation(LAMMPS *lmp)
   return static_cast<Pair *>(new PairMTPExtrapolation(lmp));
 }
 
+static void *create_mtp_grade(LAMMPS *lmp, int narg, char **arg)
+{
+  return static_cast<Compute *>(new ComputeMTPGrade(lmp, narg, arg));
+}
+
 __attribute__((visibility("default"))) void lammpsplugin_init(void *lmp, void *handle, void *regfunc)
 {
   check_version(lmp);
@@ -65,6 +71,12 @@ __attribute__((visibility("default"))) void lammpsplugin_init(void *lmp, void *h
   plugin.name = "mtp/extrapolation";
   plugin.info = "moment tensor potentials with extrapolation grades, pair style mtp/extrapolation";
   plugin.creator.v1 = create_mtp_extrapolation;
+  register_style(&plugin, lmp);
+
+  plugin.style = "compute";
+  plugin.name = "mtp/grade";
+  plugin.info = "extrapolation grades of pair style mtp/extrapolation, compute style mtp/grade";
+  plugin.creator.v2 = create_mtp_grade;
   register_style(&plugin, lmp);
 }
 
