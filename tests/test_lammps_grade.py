@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from test_lammps import (
+    cluster,
     crystal,
     dumped,
     execute,
@@ -72,6 +73,13 @@ def test_grades_are_python_s(tmp_path, files, ranks):  # noqa: F811
     (frame,) = dumped(tmp_path / "out.dump")
     np.testing.assert_allclose(frame[:, 1], expected.per_atom, rtol=0, atol=SAME * expected.maximum)
     assert printed(output, "grade")[0] == frame[:, 1].max()
+
+
+def test_a_rank_may_have_no_atoms(tmp_path, files):  # noqa: F811
+    atoms = cluster(rattled(crystal(1), 77, 0.25))
+    expected = files.potentials["neighbourhood"].grade(atoms).maximum
+    text = "processors 3 1 1\n" + system(tmp_path, atoms) + graded(files, "neighbourhood") + OBSERVE
+    assert printed(succeeds(tmp_path, text, ranks=3), "grade")[0] == pytest.approx(expected, rel=SAME)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -198,10 +206,11 @@ def test_a_minimiser_shows_grades(tmp_path, files, ranks):  # noqa: F811
     text = system(tmp_path, atoms) + graded(files, "neighbourhood")
     text += """
 compute grade all mtp/grade
+fix same all pair 1 mtp/extrapolation gamma 1
 thermo_style custom step pe c_grade
 thermo_modify format float %.17g
 thermo 3
-dump out all custom 3 out.dump id c_grade x y z
+dump out all custom 3 out.dump id c_grade x y z f_same
 dump_modify out sort id format float %.17g
 minimize 0 1e-6 20 100
 """
@@ -214,6 +223,7 @@ minimize 0 1e-6 20 100
         expected = files.potentials["neighbourhood"].grade(moved)
         np.testing.assert_allclose(frame[:, 1], expected.per_atom, rtol=0, atol=SAME * expected.maximum)
         assert grade == pytest.approx(expected.maximum, rel=SAME)
+        np.testing.assert_array_equal(frame[:, 5], frame[:, 1])
 
 
 GRADE = "compute grade all mtp/grade\n"
