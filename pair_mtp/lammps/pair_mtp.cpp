@@ -177,10 +177,10 @@ void PairMTP::evaluate_atoms(int eflag, int vflag, bool all_scalars)
 {
   ev_init(eflag, vflag);
   sort_by_species();
-  const int n_atoms = atom->nlocal + atom->nghost;
+  const int n_atoms = atom->nlocal + atom->nghost, n_wanted = comm->nthreads;
   SumsOfAtoms sums = {atom->f ? atom->f[0] : nullptr, vflag_atom ? vatom : nullptr, cvflag_atom ? cvatom : nullptr};
   for (Worker &worker : workers) worker.totals = {}, worker.failure = nullptr;
-#pragma omp parallel num_threads(comm->nthreads) if (comm -> nthreads > 1)
+#pragma omp parallel num_threads(n_wanted) if (n_wanted > 1)
   {
     const int thread = number_of_this_thread(), n_threads = number_of_threads();
     if (thread == 0) evaluate_part(thread, n_threads, all_scalars, sums);
