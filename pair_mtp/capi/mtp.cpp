@@ -7,6 +7,7 @@
 #include "../core/directional_gradient.hpp"
 #include "../core/grader.hpp"
 #include "../core/mixed_derivatives.hpp"
+#include "../core/neighbours.hpp"
 #include "../core/sites.hpp"
 
 #include <algorithm>
@@ -109,6 +110,19 @@ void for_each_atom(Sites<Lane8> &sites, const mtp_neighbourhoods &atoms, int n_s
     }
     action(z, group);
   });
+}
+
+Neighbours find_neighbours(const mtp_configurations &c, double cutoff)
+{
+  NeighbourSearch search(cutoff);
+  Neighbours found;
+  for (int64_t k = 0; k < c.n_configurations; k++) try {
+      search.append(c.first_atom[k + 1] - c.first_atom[k], c.positions + 3 * c.first_atom[k], c.cells + 9 * k, c.periodic + 3 * k, found);
+    } catch (const Error &error) {
+      if (c.n_configurations == 1) throw;
+      throw Error(error.kind, "configuration " + std::to_string(k) + ": " + error.what());
+    }
+  return found;
 }
 
 const int voigt[6][2] = {{0, 0}, {1, 1}, {2, 2}, {1, 2}, {0, 2}, {0, 1}};
@@ -250,21 +264,53 @@ mtp_status mtp_evaluate(const mtp_potential *potential, const mtp_neighbourhoods
     for_each_atom(sites, *atoms, plan.n_species, false, [&](int, const std::vector<int64_t> &group) {
       for (std::size_t lane = 0; lane < group.size(); lane++) {
         const int64_t i = group[lane];
-        double *const W = virial + 9 * places.configuration[i];
         energies[i] = sites.energy(static_cast<int>(lane));
+        double force[3] = {0, 0, 0}, W[9] = {0, 0, 0, 0, 0, 0, 0, 0, 0};    // in registers, whatever the arrays overlap with
         sites.for_each_neighbour(static_cast<int>(lane), [&](int j, const double *r, const double *g) {
           for (int b = 0; b < 3; b++) {
-            forces[3 * i + b] += g[b];
+            force[b] += g[b];
             forces[3 * static_cast<int64_t>(j) + b] -= g[b];
             for (int a = 0; a < 3; a++) W[3 * a + b] += r[a] * g[b];
           }
         });
+        for (int b = 0; b < 3; b++) forces[3 * i + b] += force[b];
+        for (int k = 0; k < 9; k++) virial[9 * places.configuration[i] + k] += W[k];
       }
     });
     for (int64_t c = 0; c < atoms->n_configurations; c++, virial += 9)
       for (int a = 0; a < 3; a++)    // symmetric by rotational invariance, but for rounding
         for (int b = 0; b < a; b++) virial[3 * a + b] = virial[3 * b + a] = (virial[3 * a + b] + virial[3 * b + a]) / 2;
   });
+}
+
+mtp_status mtp_find_neighbours(const mtp_configurations *configurations, double cutoff, int64_t capacity, int64_t *first, int32_t *neighbour,
+                               double *vectors)
+{
+  return plainly([&] {
+    const Neighbours found = find_neighbours(*configurations, cutoff);
+    std::copy(found.first.begin(), found.first.end(), first);
+    const int64_t n_pairs = found.first.back();
+    if (n_pairs > capacity) return;
+    std::copy(found.index.begin(), found.index.begin() + n_pairs, neighbour);
+    std::copy(found.vectors.begin(), found.vectors.begin() + 3 * n_pairs, vectors);
+  });
+}
+
+mtp_status mtp_evaluate_configurations(const mtp_potential *potential, const mtp_configurations *configurations, double *energies, double *forces,
+                                       double *virials)
+{
+  Neighbours found;
+  const mtp_status status = plainly([&] { found = find_neighbours(*configurations, potential->compiled().view().cutoff); });
+  if (status != MTP_SUCCESS) return status;
+  mtp_neighbourhoods atoms{};
+  atoms.n_configurations = configurations->n_configurations;
+  atoms.first_atom = configurations->first_atom;
+  atoms.n_atoms = found.n_atoms();
+  atoms.species = configurations->species;
+  atoms.first = found.first.data();
+  atoms.neighbour = found.index.data();
+  atoms.vectors = found.vectors.data();
+  return mtp_evaluate(potential, &atoms, energies, forces, virials);
 }
 
 mtp_status mtp_parameter_gradient(const mtp_potential *potential, const mtp_neighbourhoods *atoms, double *rows)

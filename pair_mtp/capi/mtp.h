@@ -97,6 +97,26 @@ typedef struct {
  * row-major and symmetric. */
 mtp_status mtp_evaluate(const mtp_potential *potential, const mtp_neighbourhoods *atoms, double *energies, double *forces, double *virial);
 
+/* Any number of configurations, their atoms numbered through all of them. */
+typedef struct {
+  int64_t n_configurations;
+  const int64_t *first_atom; /* [n_configurations + 1], from 0: the atoms of configuration k are first_atom[k] ... first_atom[k + 1] - 1 */
+  const int32_t *species;    /* [n_atoms]; mtp_find_neighbours does not read it */
+  const double *positions;   /* [n_atoms][3] */
+  const double *cells;       /* [n_configurations][3][3]: rows a, b, c; one that is not periodic need only be finite */
+  const int32_t *periodic;   /* [n_configurations][3]: 1 where the direction is periodic */
+} mtp_configurations;
+
+/* Finds all neighbours closer than the cutoff (Angstrom). first: [n_atoms + 1], always filled as in mtp_neighbourhoods; neighbour:
+ * [capacity] and vectors: [capacity][3], filled where the capacity holds all first[n_atoms] pairs. */
+mtp_status mtp_find_neighbours(const mtp_configurations *configurations, double cutoff, int64_t capacity, int64_t *first, int32_t *neighbour,
+                               double *vectors);
+
+/* Finds neighbours and evaluates. energies and forces as above, of all atoms; virials: [n_configurations][9]. Some thousand atoms a call
+ * are best: few of them are evaluated in groups that are not full, and the pairs stay in the cache. */
+mtp_status mtp_evaluate_configurations(const mtp_potential *potential, const mtp_configurations *configurations, double *energies,
+                                       double *forces, double *virials);
+
 /* rows: [n_atoms][n_parameters], dV_i/dtheta. */
 mtp_status mtp_parameter_gradient(const mtp_potential *potential, const mtp_neighbourhoods *atoms, double *rows);
 

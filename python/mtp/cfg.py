@@ -15,13 +15,14 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
 from mtp.errors import DataError, Error, FormatError
 
@@ -115,12 +116,21 @@ def atom_types(atoms: Atoms, species: Sequence[str] | None, name: str) -> np.nda
         if found.shape != (len(atoms),) or found.dtype.kind not in "iu" or (found < 0).any():
             raise DataError(f'{name}: the array "type" must hold one integer from 0 per atom')
         return found.astype(np.int32)
-    index = {symbol: type_ for type_, symbol in enumerate(species)}
-    symbols = atoms.get_chemical_symbols()
-    unknown = sorted(set(symbols) - set(index))
-    if unknown:
+    found = _types_of_numbers(tuple(species))[atoms.numbers]
+    if (found < 0).any():
+        unknown = sorted({chemical_symbols[number] for number in atoms.numbers[found < 0]})
         raise DataError(f"{name}: no such species: {', '.join(unknown)}; known are {', '.join(species)}")
-    return np.array([index[symbol] for symbol in symbols], dtype=np.int32)
+    return found
+
+
+@lru_cache(maxsize=16)
+def _types_of_numbers(species: tuple[str, ...]) -> np.ndarray:
+    """The type of every atomic number, -1 for those that are no species; a name that is no element has none."""
+    found = np.full(len(chemical_symbols), -1, dtype=np.int32)
+    for type_, symbol in enumerate(species):
+        if symbol in atomic_numbers:
+            found[atomic_numbers[symbol]] = type_
+    return found
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import ase.io
 import numpy as np
-import vesin
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
@@ -25,6 +24,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mtp.cfg import atom_types, replaced_whole, write_cfg
 from mtp.errors import DataError, Error
+from mtp.neighbours import neighbourhoods
 from mtp.readers import Skipped, read_all
 
 
@@ -184,12 +184,12 @@ def check_distances(atoms: Atoms, smallest: float = 0.1) -> None:
     """
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         raise DataError(f"{_name(atoms)}: positions or lattice vectors are not finite")
-    neighbours = vesin.NeighborList(cutoff=smallest, full_list=False)
-    i, j, distance = neighbours.compute(atoms.positions, atoms.cell.array, atoms.pbc, "ijd")
-    if len(distance):
+    near = neighbourhoods(atoms, np.zeros(len(atoms), dtype=np.int32), smallest)
+    if len(near.neighbour):
+        distance = np.linalg.norm(near.vectors, axis=1)
         pair = np.argmin(distance)
         raise DataError(
-            f"{_name(atoms)}: atoms {i[pair]} and {j[pair]} are {distance[pair]:.3g} Å apart, less than "
+            f"{_name(atoms)}: atoms {near.centre[pair]} and {near.neighbour[pair]} are {distance[pair]:.3g} Å apart, less than "
             f"{smallest:g} Å: remove a duplicate, or check the cell and the unit of the positions"
         )
 

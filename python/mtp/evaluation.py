@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ase import Atoms
 from ase.units import GPa
 
 from mtp.configurations import labels
+from mtp.neighbours import batches
 from mtp.potential import Potential, Result
 
 
@@ -52,7 +54,7 @@ class Comparison:
 def evaluate(potential: Potential, configurations: Sequence[Atoms]) -> list[Result]:
     """Evaluate configurations on all cores."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(potential.evaluate, configurations))
+        return list(chain.from_iterable(pool.map(potential.evaluate, batches(configurations))))
 
 
 def compare(

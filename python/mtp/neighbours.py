@@ -1,17 +1,66 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Neighbourhoods of the atoms of configurations (search by the vesin package)."""
+"""Configurations as the library takes them, and the neighbourhoods of their atoms."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from vesin import NeighborList
 
-from mtp.errors import DataError
-from mtp.library import doubles, ffi, int32s, int64s
+from mtp.errors import DataError, LibraryError
+from mtp.library import call, doubles, ffi, int32s, int64s
+
+BATCH = 2048  # atoms that are evaluated in one call: their pairs stay in the cache, few groups of lanes are not full
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Configurations side by side, N atoms in all.
+
+    species: (N,) int32; first_atom: (C + 1,) int64, the atoms of configuration c are first_atom[c] ...
+    first_atom[c + 1] - 1;
+    positions: (N, 3), Å; cells: (C, 3, 3), rows are lattice vectors, Å; periodic: (C, 3) int32, 0 or 1.
+    """
+
+    species: np.ndarray
+    first_atom: np.ndarray
+    positions: np.ndarray
+    cells: np.ndarray
+    periodic: np.ndarray
+
+    @classmethod
+    def of(cls, configurations: Sequence[Atoms], species: Sequence[np.ndarray]) -> Batch:
+        """Put configurations, at least one, side by side; `species` of each: (its atoms,) integers.
+
+        Raises DataError where positions or cell are not finite.
+        """
+        first_atom = np.zeros(len(configurations) + 1, dtype=np.int64)
+        np.cumsum([len(of_one) for of_one in species], out=first_atom[1:])
+        positions = np.concatenate([atoms.positions for atoms in configurations]).astype(float, copy=False)
+        cells = np.array([atoms.cell.array for atoms in configurations], dtype=float)
+        if not (np.isfinite(positions).all() and np.isfinite(cells).all()):
+            finite = (np.isfinite(a.positions).all() and np.isfinite(a.cell.array).all() for a in configurations)
+            source = configurations[list(finite).index(False)].info.get("source", "configuration")
+            raise DataError(f"{source}: positions or cell hold NaN or infinity")
+        periodic = np.array([atoms.pbc for atoms in configurations], dtype=np.int32)
+        return cls(np.concatenate(species).astype(np.int32, copy=False), first_atom, positions, cells, periodic)
+
+    def as_c(self):
+        """Borrowed `mtp_configurations *`; valid as long as this object lives."""
+        return ffi.new(
+            "mtp_configurations *",
+            {
+                "n_configurations": len(self.cells),
+                "first_atom": int64s(self.first_atom),
+                "species": int32s(self.species),
+                "positions": doubles(self.positions),
+                "cells": doubles(self.cells),
+                "periodic": int32s(self.periodic),
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -37,6 +86,11 @@ class Neighbourhoods:
         """Memory that the lists take."""
         return sum(getattr(self, name).nbytes for name in self.__dataclass_fields__)
 
+    @property
+    def centre(self) -> np.ndarray:
+        """(P,), the atom i of every pair."""
+        return np.repeat(np.arange(len(self)), np.diff(self.first))
+
     def as_c(self):
         """Borrowed `mtp_neighbourhoods *`; valid as long as this object lives."""
         return ffi.new(
@@ -56,35 +110,22 @@ class Neighbourhoods:
 def neighbourhoods(atoms: Atoms, species: np.ndarray, cutoff: float) -> Neighbourhoods:
     """Find all neighbours closer than `cutoff` (Å); `species` is the (N,) index of each atom's species.
 
-    Raises DataError where positions or cell are not finite, or where a periodic direction has no cell vector.
+    Raises DataError where positions or cell are not finite; DataError, or LibraryError for a configuration without a
+    source, where a periodic direction has no cell vector.
     """
-    source = atoms.info.get("source", "configuration")
-    positions = np.ascontiguousarray(atoms.positions, dtype=float)
-    cell = np.array(atoms.cell[:], dtype=float)
-    if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
-        raise DataError(f"{source}: positions or cell hold NaN or infinity")
-    periodic = np.array(atoms.pbc, dtype=bool)
-    if any(periodic & (np.linalg.norm(cell, axis=1) == 0)):
-        raise DataError(f"{source}: periodic along a direction that has no cell vector; give the cell or set pbc to F")
-    if periodic.any():
-        cell = np.array(atoms.cell.complete()[:], dtype=float)
-        if abs(np.linalg.det(cell)) < 1e-6:
-            raise DataError(f"{source}: the cell has no volume (its vectors are linearly dependent)")
-    if len(atoms) == 0:
-        i = j = np.zeros(0, dtype=np.int64)
-        vectors = np.zeros((0, 3))
-    else:
-        search = NeighborList(cutoff=float(cutoff), full_list=True, sorted=True)
-        i, j, vectors = search.compute(positions, cell, periodic, "ijD", copy=True)
+    batch = Batch.of([atoms], [species])
     first = np.zeros(len(atoms) + 1, dtype=np.int64)
-    np.cumsum(np.bincount(i.astype(np.int64), minlength=len(atoms)), out=first[1:])
-    return Neighbourhoods(
-        np.array([0, len(atoms)], dtype=np.int64),
-        np.ascontiguousarray(species, dtype=np.int32),
-        first,
-        np.ascontiguousarray(j, dtype=np.int32),
-        np.ascontiguousarray(vectors, dtype=np.float64),
-    )
+    capacity = 64 * len(atoms)
+    while True:
+        neighbour, vectors = np.empty(capacity, dtype=np.int32), np.empty((capacity, 3))
+        with named(atoms):
+            call("find_neighbours", batch.as_c(), cutoff, capacity, int64s(first), int32s(neighbour), doubles(vectors))
+        n_pairs = int(first[-1])
+        if n_pairs <= capacity:
+            return Neighbourhoods(
+                batch.first_atom, batch.species, first, neighbour[:n_pairs].copy(), vectors[:n_pairs].copy()
+            )
+        capacity = n_pairs
 
 
 def joined(parts: Sequence[Neighbourhoods]) -> Neighbourhoods:
@@ -98,3 +139,29 @@ def joined(parts: Sequence[Neighbourhoods]) -> Neighbourhoods:
         np.concatenate([part.neighbour + np.int32(n) for part, n in zip(parts, atoms, strict=False)]),
         np.concatenate([part.vectors for part in parts]),
     )
+
+
+def batches(configurations: Iterable[Atoms]) -> Iterator[list[Atoms]]:
+    """Cut a sequence into runs of up to BATCH atoms, or of one larger configuration."""
+    batch: list[Atoms] = []
+    n_atoms = 0
+    for atoms in configurations:
+        if batch and n_atoms + len(atoms) > BATCH:
+            yield batch
+            batch, n_atoms = [], 0
+        batch.append(atoms)
+        n_atoms += len(atoms)
+    if batch:
+        yield batch
+
+
+@contextmanager
+def named(atoms: Atoms) -> Iterator[None]:
+    """Put the file and number of a configuration before what the library says is wrong with it."""
+    try:
+        yield
+    except LibraryError as error:
+        source = atoms.info.get("source")
+        if source is None:
+            raise
+        raise DataError(f"{source}: {error}") from error

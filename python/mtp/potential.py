@@ -15,9 +15,9 @@ from ase import Atoms
 from numpy.polynomial.chebyshev import chebvander
 
 from mtp.configurations import types
-from mtp.errors import DataError, Error, LibraryError
+from mtp.errors import Error, LibraryError
 from mtp.library import NULL, call, doubles, ffi, int64s, new_potential
-from mtp.neighbours import Neighbourhoods, neighbourhoods
+from mtp.neighbours import Batch, Neighbourhoods, batches, named, neighbourhoods
 
 MODES = ("neighbourhood", "configuration")
 VOIGT = [0, 4, 8, 5, 2, 1]  # of a flattened 3 x 3 matrix: xx yy zz yz xz xy
@@ -213,15 +213,43 @@ class Potential:
         Raises DataError for species that the potential does not know, coinciding atoms, or positions that are
         not finite.
         """
-        if not isinstance(atoms, Atoms):
-            return [self.evaluate(configuration) for configuration in atoms]
-        near = self.neighbourhoods(atoms)
-        energies, forces, virial = np.empty(len(near)), np.empty((len(near), 3)), np.empty((3, 3))
-        self._of(atoms, "evaluate", near, doubles(energies), doubles(forces), doubles(virial))
-        stress = None
-        if atoms.cell.rank == 3 and all(atoms.pbc):
-            stress = virial.ravel()[VOIGT] / atoms.get_volume()
-        return Result(float(energies.sum()), energies, forces, virial, stress)
+        if isinstance(atoms, Atoms):
+            with named(atoms):
+                return self._evaluate([atoms])[0]
+        return [result for batch in batches(atoms) for result in self._evaluate(batch)]
+
+    def _evaluate(self, configurations: list[Atoms]) -> list[Result]:
+        names = self.species
+        batch = Batch.of(configurations, [types(atoms, names) for atoms in configurations])
+        n, n_atoms = len(configurations), len(batch.species)
+        energies, forces, virials = np.empty(n_atoms), np.empty((n_atoms, 3)), np.empty((n, 3, 3))
+        try:
+            call(
+                "evaluate_configurations",
+                self._handle,
+                batch.as_c(),
+                doubles(energies),
+                doubles(forces),
+                doubles(virials),
+            )
+        except LibraryError:
+            if n == 1:
+                raise
+            return [self.evaluate(atoms) for atoms in configurations]  # finds the one to blame
+        bulk = batch.periodic.all(axis=1)
+        volumes = np.where(bulk, np.abs(np.linalg.det(batch.cells)), 1.0)
+        stresses = virials.reshape(n, 9)[:, VOIGT] / volumes[:, None]
+        ends = batch.first_atom.tolist()
+        return [
+            Result(
+                float(energies[start:end].sum()),
+                energies[start:end],
+                forces[start:end],
+                virials[k],
+                stresses[k] if bulk[k] else None,
+            )
+            for k, (start, end) in enumerate(itertools.pairwise(ends))
+        ]
 
     def parameter_gradient(self, atoms: Atoms) -> np.ndarray:
         """∂V_i/∂θ, (N, n_parameters)."""
@@ -346,13 +374,8 @@ class Potential:
         call("active_set_set", self._handle, _mode_number(mode), doubles(rows))
 
     def _of(self, atoms: Atoms, function: str, near: Neighbourhoods, *outputs) -> None:
-        try:
+        with named(atoms):
             call(function, self._handle, near.as_c(), *outputs)
-        except LibraryError as error:
-            source = atoms.info.get("source")
-            if source is None:
-                raise
-            raise DataError(f"{source}: {error}") from error
 
 
 def radial_basis(facts: Facts, distances: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-import vesin
 from ase import Atoms
 from ase.data import covalent_radii
 from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol
@@ -17,6 +16,7 @@ from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol
 from mtp.configurations import Labels, labels, types
 from mtp.errors import DataError
 from mtp.evaluation import Comparison
+from mtp.neighbours import neighbourhoods
 
 COLLAPSED = 0.1  # Å: closer atoms are one atom twice; a fit refuses them
 CLOSE = 0.5  # of the sum of two covalent radii: no chemistry, rather a wrong unit
@@ -191,14 +191,13 @@ def _of_geometry(
 def _distances(source: str, atoms: Atoms, min_distance: float | None) -> Iterator[Finding]:
     radii = covalent_radii[atoms.numbers] * CLOSE
     cutoff = max(2 * radii.max(), min_distance or 0.0, COLLAPSED)
-    search = vesin.NeighborList(cutoff=cutoff, full_list=False)
-    i, j, distance = search.compute(atoms.positions, atoms.cell.array, atoms.pbc, "ijd")
+    found = neighbourhoods(atoms, np.zeros(len(atoms)), cutoff)  # every pair twice, from i and from j
+    i, j, distance = found.centre, found.neighbour, np.linalg.norm(found.vectors, axis=1)
     if not len(distance):
         return
-    i, j = i.astype(int), j.astype(int)
     closest = int(np.argmin(distance))
     pair = f"atoms {i[closest]} and {j[closest]} are {distance[closest]:.3g} Å apart"
-    below = int((distance < (min_distance or 0.0)).sum())
+    below = int((distance < (min_distance or 0.0)).sum()) // 2
     if distance[closest] < COLLAPSED:
         advice = "remove a duplicate atom, or check the cell and the unit of the positions"
         yield Finding("error", "distance", source, f"{pair}: {advice}")
@@ -216,7 +215,7 @@ def _distances(source: str, atoms: Atoms, min_distance: float | None) -> Iterato
             "warning",
             "distance",
             source,
-            f"{pair}, less than half the sum of covalent radii in {near.sum()} pairs: {advice}",
+            f"{pair}, less than half the sum of covalent radii in {near.sum() // 2} pairs: {advice}",
         )
 
 

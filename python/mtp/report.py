@@ -36,7 +36,7 @@ from mtp.potential import Potential, Result
 FIGURES = ("learning_curve.png", "parity.png", "force_errors.png", "error_distributions.png", "distances.png")
 WORST = 20  # configurations shown on the page
 INTERVALS = 100  # of the distances
-PACKAGES = ("pair-mtp", "numpy", "scipy", "ase", "vesin")
+PACKAGES = ("pair-mtp", "numpy", "scipy", "ase")
 
 
 @dataclass(frozen=True)
