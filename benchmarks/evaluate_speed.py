@@ -64,7 +64,7 @@ def measure(level: int, configurations: list[Atoms], repeats: int) -> dict:
     cut = list(batches(configurations))
     side_by_side = [Batch.of(batch, [types(atoms, ["Cu"]) for atoms in batch]) for batch in cut]
     near = [pairs(batch) for batch in side_by_side]
-    results = [(np.empty(len(of)), np.empty((len(of), 3)), np.empty((3, 3))) for of in near]
+    results = [(np.empty(len(of)), np.empty((len(of), 3)), np.empty((len(of.first_atom) - 1, 3, 3))) for of in near]
 
     def search() -> None:
         for batch, found in zip(side_by_side, near, strict=True):
@@ -107,7 +107,9 @@ def pairs(batch: Batch) -> Neighbourhoods:
     first, capacity = np.zeros(n + 1, dtype=np.int64), 200 * n
     neighbour, vectors = np.empty(capacity, dtype=np.int32), np.empty((capacity, 3))
     call("find_neighbours", batch.as_c(), CUTOFF, capacity, int64s(first), int32s(neighbour), doubles(vectors))
-    return Neighbourhoods(batch.species, first, neighbour[: first[-1]].copy(), vectors[: first[-1]].copy())
+    return Neighbourhoods(
+        batch.first_atom, batch.species, first, neighbour[: first[-1]].copy(), vectors[: first[-1]].copy()
+    )
 
 
 def show(rows: list[dict]) -> None:

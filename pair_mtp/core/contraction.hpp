@@ -46,25 +46,22 @@ template <class T, class M> MTP_FUNCTION void contract_adjoint(const PlanView &p
   }
 }
 
-// Energy without the species term, and the adjoints of the summed moments; m holds those on entry and what the energy needs at the end.
+// Energy without the species term, and the adjoints of the summed moments; m holds those on entry and what the energy needs at the end. An adjoint
+// is collected where its moment is read, in a register: adding to the factors' adjoints row by row would store twice a row and wait for itself.
 template <class T> MTP_FUNCTION T energy_and_adjoint(const PlanView &plan, T *m, T *adjoint)
 {
   expand(plan, m);
   contract(plan, plan.inner_targets, plan.n_inner_targets, m);
-  for (int k = 0; k < plan.n_moments; k++) adjoint[k] = T{};
   T energy = T{};
-  for (int i = 0; i < plan.n_direct; i++) {
-    energy += m[plan.direct_moments[i]] * plan.direct_coeffs[i];
-    adjoint[plan.direct_moments[i]] += plan.direct_coeffs[i];
+  for (const Use *use = plan.uses, *const end = use + plan.n_uses; use != end; use++) {
+    const Row *row = plan.use_rows + use->first_row, *const inner = row + use->n_outer, *const last = inner + use->n_inner;
+    T sum = T{};
+    for (; row != inner; row++) sum += m[row->q] * row->c;
+    energy += (sum * 0.5 + use->c) * m[use->k];    // the outer rows are a quadratic form: half its gradient times the moments
+    sum += use->c;
+    for (; row != last; row++) sum += adjoint[row->p] * row->c * m[row->q];
+    adjoint[use->k] = sum;
   }
-  for (int i = 0; i < plan.n_outer_rows; i++) {
-    const Row &row = plan.outer_rows[i];
-    const T by_p = m[row.q] * row.c;
-    energy += by_p * m[row.p];
-    adjoint[row.p] += by_p;
-    adjoint[row.q] += m[row.p] * row.c;
-  }
-  contract_adjoint<T, T>(plan, plan.inner_targets, plan.n_inner_targets, m, adjoint);
   expand_adjoint(plan, adjoint);
   return energy;
 }

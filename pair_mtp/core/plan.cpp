@@ -7,6 +7,8 @@
 #include <array>
 #include <functional>
 #include <map>
+#include <tuple>
+#include <utility>
 
 namespace mtp {
 Plan::Plan(const Potential &potential) : species_coeffs(potential.species_coeffs), moment_coeffs(potential.moment_coeffs)
@@ -104,13 +106,43 @@ void Plan::split_off_energy()
   }
   for (const auto &[factors, c] : outer) outer_rows.push_back({factors.first, factors.second, c});
   for (int k = 0; k < counts.n_moments; k++)
-    if (coefficient[k] != 0 && (is_read[k] || !is_product[k])) {
-      direct_moments.push_back(k);
-      direct_coeffs.push_back(coefficient[k]);
-    }
+    if (is_product[k] && !is_read[k]) coefficient[k] = 0;
+  collect_uses(coefficient);
   counts.n_inner_targets = static_cast<int>(inner_targets.size());
   counts.n_outer_rows = static_cast<int>(outer_rows.size());
-  counts.n_direct = static_cast<int>(direct_moments.size());
+}
+
+// Among what can be computed at the same time, loops of equal length follow one another: processors foresee their ends.
+void Plan::collect_uses(const std::vector<double> &coefficient)
+{
+  std::vector<int> depth(counts.n_moments, 0);    // of the products that a moment is made of
+  std::vector<std::vector<Row>> outer(counts.n_moments), inner(counts.n_moments);
+  std::vector<char> has_adjoint(counts.n_moments, 1);
+  for (const auto &target : targets) has_adjoint[target.t] = 0;
+  for (const auto &target : inner_targets) {
+    has_adjoint[target.t] = 1;
+    for (int i = target.first_row; i < target.first_row + target.n_rows; i++) {
+      const Row &row = rows[i];
+      depth[target.t] = std::max({depth[target.t], depth[row.p] + 1, depth[row.q] + 1});
+      inner[row.p].push_back({target.t, row.q, row.c});
+      inner[row.q].push_back({target.t, row.p, row.c});
+    }
+  }
+  for (const Row &row : outer_rows) {
+    outer[row.p].push_back({row.p, row.q, row.c});
+    outer[row.q].push_back({row.q, row.p, row.c});
+  }
+  for (int k = 0; k < counts.n_moments; k++)
+    if (has_adjoint[k]) uses.push_back({k, 0, static_cast<int>(outer[k].size()), static_cast<int>(inner[k].size()), coefficient[k]});
+  std::stable_sort(uses.begin(), uses.end(), [&](const Use &l, const Use &r) {
+    return std::make_tuple(-depth[l.k], l.n_inner, l.n_outer) < std::make_tuple(-depth[r.k], r.n_inner, r.n_outer);
+  });
+  for (Use &use : uses) {
+    use.first_row = static_cast<int>(use_rows.size());
+    use_rows.insert(use_rows.end(), outer[use.k].begin(), outer[use.k].end());
+    use_rows.insert(use_rows.end(), inner[use.k].begin(), inner[use.k].end());
+  }
+  counts.n_uses = static_cast<int>(uses.size());
 }
 
 void Plan::expand_radial_functions(const Potential &potential)
@@ -141,8 +173,8 @@ PlanView Plan::view() const
   v.rows = rows.data();
   v.inner_targets = inner_targets.data();
   v.outer_rows = outer_rows.data();
-  v.direct_moments = direct_moments.data();
-  v.direct_coeffs = direct_coeffs.data();
+  v.uses = uses.data();
+  v.use_rows = use_rows.data();
   return v;
 }
 

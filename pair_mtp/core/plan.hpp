@@ -39,6 +39,13 @@ struct Row {
   double c;
 };
 
+// Where the energy and inner targets read moment k, turned around for its adjoint D[k] = dV/dm[k]:
+//   D[k] = c + sum of n_outer rows c' m[q] + sum of n_inner rows D[p] c' m[q], p being the target that the row belongs to
+struct Use {
+  int k, first_row, n_outer, n_inner;
+  double c;
+};
+
 // Borrowed pointers and counts, the only thing a kernel sees. Valid as long as the Plan lives (or the device copies that it points to).
 struct PlanView {
   int n_species, n_radial, n_chebyshev, n_moments, n_scalar, n_parameters;
@@ -58,11 +65,11 @@ struct PlanView {
   const Target *targets;    // in order of execution, all moments that are products
   const Row *rows;
   // The same for the energy alone: targets of which others are made, then rows that go into the energy only, c = coefficient times moment_coeffs
-  int n_inner_targets, n_outer_rows, n_direct;
+  int n_inner_targets, n_outer_rows, n_uses;
   const Target *inner_targets;
   const Row *outer_rows;
-  const int *direct_moments;    // scalars that are read as moments: not products, or products that others are made of
-  const double *direct_coeffs;
+  const Use *uses;    // in an order in which adjoints can be computed
+  const Row *use_rows;
 };
 
 class Plan {
@@ -72,16 +79,18 @@ class Plan {
 
  private:
   PlanView counts{};
-  std::vector<double> radial_series, radial_slopes, species_coeffs, moment_coeffs, direct_coeffs;
+  std::vector<double> radial_series, radial_slopes, species_coeffs, moment_coeffs;
   std::vector<int> place;    // of the file's moments
-  std::vector<int> scalars, direct_moments;
+  std::vector<int> scalars;
   std::vector<Expansion> expansions;
   std::vector<Target> targets, inner_targets;
-  std::vector<Row> rows, outer_rows;
+  std::vector<Use> uses;
+  std::vector<Row> rows, outer_rows, use_rows;
 
   void lay_out_basic_moments(const Basis &basis);
   void order_products(const Basis &basis);
   void split_off_energy();
+  void collect_uses(const std::vector<double> &coefficient);
   void expand_radial_functions(const Potential &potential);
 };
 
