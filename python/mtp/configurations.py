@@ -189,8 +189,8 @@ def check_distances(atoms: Atoms, smallest: float = 0.1) -> None:
         distance = np.linalg.norm(near.vectors, axis=1)
         pair = np.argmin(distance)
         raise DataError(
-            f"{_name(atoms)}: atoms {near.centre[pair]} and {near.neighbour[pair]} are {distance[pair]:.3g} Å apart, less than "
-            f"{smallest:g} Å: remove a duplicate, or check the cell and the unit of the positions"
+            f"{_name(atoms)}: atoms {near.centre[pair]} and {near.neighbour[pair]} are {distance[pair]:.3g} Å apart, "
+            f"less than {smallest:g} Å: remove a duplicate, or check the cell and the unit of the positions"
         )
 
 
