@@ -235,6 +235,15 @@ def test_starts_are_compared_and_the_best_goes_on(data):
     assert several[0] < min(single)
 
 
+def test_polishing_never_raises_the_loss(data):
+    _, plain = losses(data, settings(iterations=2))
+    _, polished = losses(data, settings(iterations=2, polish=3))
+    assert polished[:3] == plain
+    assert len(polished) == 6
+    assert (np.diff(polished[2:]) <= 0).all()
+    assert polished[-1] < plain[-1]  # two iterations leave something to be found
+
+
 SCRIPT = """
 import sys
 import mpi4py.MPI as MPI

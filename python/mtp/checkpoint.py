@@ -21,7 +21,8 @@ from mtp.optimiser import State
 
 @dataclass
 class Progress:
-    """How far a fit has come. best: the parameters of least validation loss so far; turn: of reweighting."""
+    """How far a fit has come. best: the parameters of least validation loss so far; turn: of reweighting; polished:
+    disturbances so far."""
 
     state: State
     iteration: int = 0
@@ -30,6 +31,7 @@ class Progress:
     best_loss: float = np.inf
     waited: int = 0
     turn: int = 0
+    polished: int = 0
     seconds: float = 0.0
 
 

@@ -36,6 +36,8 @@ WARM_UP_VALUES = 20  # reference values for each parameter in the share of the d
 WARM_UP_STEPS = 6
 PATIENCE = 5  # iterations that together must lower the loss by the tolerance
 ROBUST_TURNS = 3
+POLISH_STEPS = 10
+DISTURBANCE = 0.2  # of the radial coefficients, relative
 
 
 class FitSettings(BaseModel):
@@ -44,7 +46,8 @@ class FitSettings(BaseModel):
     level, cutoff, radial_basis_size: form of the potential. min_distance: of the radial interval; by default the
     shortest distance in the data. iterations: at most; the fit ends earlier when the loss falls by less than
     `tolerance` (relative) in five of them. seed: of the initial radial coefficients. starts: number of seeds, of which
-    the one that gets furthest in its first steps goes on. radial: "fixed" leaves the radial functions of the initial
+    the one that gets furthest in its first steps goes on. polish: times that the end is disturbed at random and minimised
+    again, and left where that leads lower. radial: "fixed" leaves the radial functions of the initial
     potential as they are and solves for the linear coefficients alone. l2: regularisation of the linear
     coefficients, relative to the diagonal of their normal equations. smoothness: weight of the radial functions'
     roughness, ∫ f''² / ∫ f² over their interval. species_energies: of the isolated atoms, by element; elements that are
@@ -64,6 +67,7 @@ class FitSettings(BaseModel):
     tolerance: float = Field(2e-3, gt=0)
     seed: int = 1
     starts: int = Field(1, ge=1)
+    polish: int = Field(0, ge=0)
     radial: Literal["fitted", "fixed"] = "fitted"
     l2: float = Field(RIDGE, ge=0)
     smoothness: float = Field(0.0, ge=0)
@@ -274,10 +278,24 @@ class _Fitting:
                 if not self._goes_on(progress):
                     break
             progress.turn += 1
+        while progress.polished < settings.polish and settings.radial == "fitted":
+            progress.polished += 1
+            self._polish(minimiser, progress, watch)
         loss.close()
         if watch:
             watch.close()
         return progress.state.parameters if progress.best is None else progress.best
+
+    def _polish(self, minimiser: Minimiser, progress: Progress, watch: Loss | None) -> None:
+        """Go on from radial coefficients that are disturbed at random, and stay where that leads if it is lower."""
+        radial = progress.state.parameters[: minimiser.n_radial]
+        rng = np.random.default_rng([self.settings.seed, progress.polished])
+        disturbed = radial * (1 + DISTURBANCE * rng.standard_normal(len(radial)))
+        *_, last = itertools.islice(minimiser.steps(State(disturbed)), POLISH_STEPS)
+        if minimiser.loss.errors(last.parameters).loss < progress.losses[-1]:
+            progress.state = last
+        progress.iteration += 1
+        self._tell(minimiser.loss, progress, watch)
 
     def _goes_on(self, progress: Progress) -> bool:
         settings, losses = self.settings, progress.losses
