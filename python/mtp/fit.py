@@ -46,8 +46,8 @@ class FitSettings(BaseModel):
     level, cutoff, radial_basis_size: form of the potential. min_distance: of the radial interval; by default the
     shortest distance in the data. iterations: at most; the fit ends earlier when the loss falls by less than
     `tolerance` (relative) in five of them. seed: of the initial radial coefficients. starts: number of seeds, of which
-    the one that gets furthest in its first steps goes on. polish: times that the end is disturbed at random and minimised
-    again, and left where that leads lower. radial: "fixed" leaves the radial functions of the initial
+    the one that gets furthest in its first steps goes on. polish: times that the end is disturbed at random
+    and minimised again, and left where that leads lower. radial: "fixed" leaves the radial functions of the initial
     potential as they are and solves for the linear coefficients alone. l2: regularisation of the linear
     coefficients, relative to the diagonal of their normal equations. smoothness: weight of the radial functions'
     roughness, ∫ f''² / ∫ f² over their interval. species_energies: of the isolated atoms, by element; elements that are
