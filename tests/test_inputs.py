@@ -17,7 +17,7 @@ from ase.data import atomic_masses, atomic_numbers
 from mtp.configurations import with_labels, write
 from mtp.labellers import LammpsLabeller
 from mtp.potential import Potential
-from mtp.settings import LearnSettings, load
+from mtp.settings import FitFile, LearnSettings, load
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -192,12 +192,18 @@ def test_links_of_the_pages_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_every_key_of_the_settings_is_in_the_docs():
-    text = (ROOT / "docs" / "learning.md").read_text()
-    documented = set(re.findall(r"`([a-zA-Z_]+)`", text.split("## Settings")[1].split("## Files")[0]))
-    schema = LearnSettings.model_json_schema(by_alias=True)
+@pytest.mark.parametrize(
+    ("page", "model", "tables"),
+    [
+        ("learning.md", LearnSettings, ("InitialData", "Labelling", "Selection", "Exploration")),
+        ("fitting.md", FitFile, ("FitSettings", "Weights")),
+    ],
+)
+def test_every_key_of_the_settings_is_in_the_docs(page, model, tables):
+    text = (ROOT / "docs" / page).read_text()
+    documented = set(re.findall(r"`([a-zA-Z0-9_]+)`", text.split("## Settings")[1].split("\n## ")[0]))
+    schema = model.model_json_schema(by_alias=True)
     keys = set(schema["properties"])
-    for name in ("FitSettings", "Weights", "InitialData", "Labelling", "Selection", "Exploration"):
+    for name in tables:
         keys |= set(schema["$defs"][name]["properties"])
-    tables = {"fit", "weights", "initial", "labelling", "selection", "exploration"}
-    assert keys - documented - tables == set()
+    assert keys - documented - {"fit", "weights", "initial", "labelling", "selection", "exploration"} == set()
