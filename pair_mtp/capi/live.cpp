@@ -161,7 +161,8 @@ mtp_status mtp_live_set_potential(int64_t handle, const mtp_potential *potential
     const Potential &running = style.model->potential;
     if (!next.same_form_as(running))
       throw Error(Error::Kind::incompatible,
-                  "the new potential has another basis, cutoff, radial basis or species than the running one; start a new run with it");
+                  "the new potential has another basis, cutoff, radial basis or species than the running one, or only one of them has a guard; "
+                  "start a new run with it");
     if (running.active_set && !next.active_set)
       throw Error(Error::Kind::incompatible,
                   "the new potential has no active set, but the running one grades with one; build it first (`mtp select`)");

@@ -224,6 +224,7 @@ mtp_status mtp_potential_set_elements(mtp_potential *potential, const char *elem
     if (!names.empty() && static_cast<int>(names.size()) != potential->potential.n_species)
       throw Error(Error::Kind::argument,
                   std::to_string(names.size()) + " element names for " + std::to_string(potential->potential.n_species) + " species");
+    if (potential->potential.guard) potential->potential.guard->check(names, potential->potential.n_species);
     potential->potential.elements = std::move(names);
     potential->refresh();
   });
@@ -249,6 +250,31 @@ mtp_status mtp_potential_set_scaling(mtp_potential *potential, double scaling)
     potential->potential.scaling = scaling;
     potential->potential.active_set.reset();
     potential->refresh();
+  });
+}
+
+mtp_status mtp_potential_set_guard(mtp_potential *potential, const double *distances)
+{
+  return plainly([&] {
+    std::optional<Guard> guard;
+    if (distances) {
+      guard.emplace();
+      const int n_pairs = potential->potential.n_species * potential->potential.n_species;
+      for (const double *d = distances; d != distances + 4 * n_pairs; d += 4) guard->pairs.push_back({{d[0], d[1]}, {d[2], d[3]}});
+    }
+    potential->potential.set_guard(std::move(guard));
+    potential->refresh();
+  });
+}
+
+mtp_status mtp_potential_get_guard(const mtp_potential *potential, double *distances, int32_t *present)
+{
+  return plainly([&] {
+    const auto &guard = potential->potential.guard;
+    *present = guard.has_value();
+    if (!guard || !distances) return;
+    for (const PairGuard &pair : guard->pairs)
+      for (double distance : {pair.repulsion.inner, pair.repulsion.outer, pair.fade.inner, pair.fade.outer}) *distances++ = distance;
   });
 }
 

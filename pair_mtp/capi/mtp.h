@@ -79,6 +79,14 @@ mtp_status mtp_potential_get_parameters(const mtp_potential *potential, double *
 mtp_status mtp_potential_set_parameters(mtp_potential *potential, const double *theta);
 mtp_status mtp_potential_set_scaling(mtp_potential *potential, double scaling);
 
+/* The short-range guard. distances: [n_species][n_species][4], symmetric in the species, for each pair four distances in Angstrom: inner and
+ * outer of the ZBL repulsion, then inner and outer of the fade of the radial functions; 0 <= inner < outer <= cutoff. Between inner and outer
+ * the repulsion is switched off and the radial functions are switched on. set: NULL takes the guard away; the potential must name its
+ * elements, whose nuclear charges act; drops the active set. get: fills distances where they are not NULL and there is a guard; *present is 1
+ * where there is one, else 0. */
+mtp_status mtp_potential_set_guard(mtp_potential *potential, const double *distances);
+mtp_status mtp_potential_get_guard(const mtp_potential *potential, double *distances, int32_t *present);
+
 /* ---- evaluation ---------------------------------------------------------------------------------------------------------------- */
 
 /* The neighbourhoods of the atoms of one or several configurations, those of each in a row (full lists; the same neighbour may come several times as
@@ -184,8 +192,8 @@ mtp_status mtp_live_get_flagged(int64_t handle, int64_t index, mtp_flagged *flag
 /* Forgets the kept configurations, the highest grade and the break. */
 mtp_status mtp_live_clear(int64_t handle);
 
-/* Puts a copy of the potential (with its active set) into the pair style. It must have the same basis, cutoff and species, and an active
- * set where the running one has one. Takes effect at the next force computation: begin the next run with a setup. */
+/* Puts a copy of the potential (with its active set) into the pair style. It must have the same basis, cutoff and species, and a guard
+ * or an active set where the running one has one. Takes effect at the next force computation: begin the next run with a setup. */
 mtp_status mtp_live_set_potential(int64_t handle, const mtp_potential *potential);
 
 /* MTP_CFFI end */

@@ -109,9 +109,9 @@ struct ForwardOverReverse {
           for (int i = 0; i < 3; i++) du[b][i] = (v[i] - u[b][i] * dr) * over_r;
           distance[slot + b] = r;
           rate[slot + b] = dr;
-          chebyshev(plan, r, t);
+          const T held = chebyshev(plan, s.species, z, r, t);
           T *const slopes = df + (slot + b) * n_radial;
-          radial_functions(plan, s.species, z, r, t, f + (slot + b) * n_radial, slopes);
+          radial_functions(plan, s.species, z, r, held, t, f + (slot + b) * n_radial, slopes);
           for (int mu = 0; mu < n_radial; mu++) slopes[mu] *= dr;
         }
         monomials(plan, u, mono);
@@ -183,9 +183,9 @@ struct ForwardOverReverse {
         }
         for (int b = 0; b < block; b++) {
           T smooth, dsmooth;
-          cutoff_function(plan, distance[slot + b], &smooth, &dsmooth);
-          chebyshev(plan, distance[slot + b], t);
-          const T dr = rate[slot + b], dxi = smooth * dr * slope, dsmooth_dr = dsmooth * dr;
+          cutoff_function(plan, s.species, z, distance[slot + b], &smooth, &dsmooth);
+          const T held = chebyshev(plan, s.species, z, distance[slot + b], t);
+          const T dr = rate[slot + b], dxi = smooth * held * dr * slope, dsmooth_dr = dsmooth * dr;
           T before = T{}, derivative = T{};    // T'_(beta - 1), T'_beta
           for (int beta = 0; beta < n_chebyshev; beta++) {
             if (beta > 0) {

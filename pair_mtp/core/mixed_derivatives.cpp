@@ -343,17 +343,19 @@ void MixedDerivatives::point_to(int lane, int index, const JacobianRows &rows)
 void MixedDerivatives::tabulate_radial_basis()
 {
   const double slope = 2 / (plan.cutoff - plan.min_distance);
+  int z = 0;
   for (int n = 0; n < n_neighbours; n++) {
+    while (n >= first_of_species[z + 1]) z++;
     const double r = geometry.get()[4 * static_cast<std::ptrdiff_t>(n_padded) + n];
     double *const phi = series.get() + static_cast<std::ptrdiff_t>(2 * n) * n_chebyshev_padded, *const dphi = phi + n_chebyshev_padded;
     double smooth, dsmooth;
-    cutoff_function(plan, r, &smooth, &dsmooth);
-    chebyshev(plan, r, phi);
+    cutoff_function(plan, species, z, r, &smooth, &dsmooth);
+    const double held = chebyshev(plan, species, z, r, phi);
     const double xi = plan.n_chebyshev > 1 ? phi[1] : 0;
     for (int beta = 0; beta < plan.n_chebyshev; beta++)    // T'_beta by recurrence
       dphi[beta] = beta == 0 ? 0 : beta == 1 ? 1 : 2 * phi[beta - 1] + 2 * xi * dphi[beta - 1] - dphi[beta - 2];
     for (int beta = 0; beta < plan.n_chebyshev; beta++) {
-      dphi[beta] = dphi[beta] * slope * smooth + phi[beta] * dsmooth;
+      dphi[beta] = dphi[beta] * slope * held * smooth + phi[beta] * dsmooth;
       phi[beta] *= smooth;
     }
     std::fill(phi + plan.n_chebyshev, phi + n_chebyshev_padded, 0.0);

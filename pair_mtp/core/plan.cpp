@@ -26,6 +26,7 @@ Plan::Plan(const Potential &potential) : species_coeffs(potential.species_coeffs
   order_products(potential.basis);
   split_off_energy();
   expand_radial_functions(potential);
+  if (potential.guard) tabulate_guard(potential);
 }
 
 void Plan::lay_out_basic_moments(const Basis &basis)
@@ -160,6 +161,18 @@ void Plan::expand_radial_functions(const Potential &potential)
   }
 }
 
+void Plan::tabulate_guard(const Potential &potential)
+{
+  const int S = potential.n_species;
+  for (int i = 0; i < S; i++)
+    for (int j = 0; j < S; j++) {
+      const PairGuard &pair = potential.guard->pairs[i * S + j];
+      fades.push_back(pair.fade);
+      repulsions.push_back(repulsion_between(potential.elements[i], potential.elements[j], pair.repulsion));
+    }
+  counts.reach = potential.guard->reach();
+}
+
 PlanView Plan::view() const
 {
   PlanView v = counts;
@@ -168,6 +181,8 @@ PlanView Plan::view() const
   v.species_coeffs = species_coeffs.data();
   v.moment_coeffs = moment_coeffs.data();
   v.scalars = scalars.data();
+  v.fades = fades.empty() ? nullptr : fades.data();
+  v.repulsions = repulsions.data();
   v.expansions = expansions.data();
   v.targets = targets.data();
   v.rows = rows.data();

@@ -60,6 +60,11 @@ struct PlanView {
   const double *moment_coeffs;     // [alpha]
   const int *scalars;              // moment of scalar alpha
 
+  // The guard, [z_i][z_j]; null and 0 without one. reach: beyond this distance neither of the two does anything.
+  const Window *fades;
+  const Repulsion *repulsions;
+  double reach;
+
   int n_expansions, n_targets;
   const Expansion *expansions;
   const Target *targets;    // in order of execution, all moments that are products
@@ -80,6 +85,8 @@ class Plan {
  private:
   PlanView counts{};
   std::vector<double> radial_series, radial_slopes, species_coeffs, moment_coeffs;
+  std::vector<Window> fades;
+  std::vector<Repulsion> repulsions;
   std::vector<int> place;    // of the file's moments
   std::vector<int> scalars;
   std::vector<Expansion> expansions;
@@ -92,6 +99,7 @@ class Plan {
   void split_off_energy();
   void collect_uses(const std::vector<double> &coefficient);
   void expand_radial_functions(const Potential &potential);
+  void tabulate_guard(const Potential &potential);
 };
 
 }    // namespace mtp

@@ -16,8 +16,9 @@
 namespace mtp {
 namespace {
 
-const char elements_key[] = "elements=";
-constexpr double longest_cutoff = 100;    // Angstrom
+const char elements_key[] = "elements=", guard_key[] = "guard=";
+const char plain_type[] = "RBChebyshev", guarded_type[] = "RBChebyshevZBL";    // the latter: refused by who does not know the guard
+constexpr double longest_cutoff = 100;                                         // Angstrom
 
 std::string trimmed(const std::string &text)
 {
@@ -135,18 +136,30 @@ class Reader {
   std::size_t position = 0;
 };
 
-void read_tag(const std::string &text, Potential &potential)
+// The guard's word is free text to other readers: they evaluate the file as it is where the guard does nothing.
+void read_tag(Reader &in, Potential &potential)
 {
-  std::istringstream words(text);
+  std::istringstream words(in.rest_of_line());
+  std::string guard;
   std::string word;
   while (words >> word) {
     if (word.rfind(elements_key, 0) == 0) {
       std::istringstream names(word.substr(std::strlen(elements_key)));
       std::string name;
       while (std::getline(names, name, ',')) potential.elements.push_back(name);
+    } else if (word.rfind(guard_key, 0) == 0) {
+      if (!guard.empty()) in.fail("guard: given twice");
+      guard = word;
     } else {
       potential.tag += (potential.tag.empty() ? "" : " ") + word;
     }
+  }
+  if (guard.empty()) return;
+  try {
+    potential.guard = parse_guard(guard.substr(std::strlen(guard_key)), potential.n_species);
+    potential.guard->check(potential.elements, potential.n_species);
+  } catch (const Error &error) {
+    in.fail(error.what());
   }
 }
 
@@ -174,6 +187,11 @@ void read_radial_coeffs(Reader &in, Potential &potential)
   }
 }
 
+const char *type_of(const Potential &potential)
+{
+  return potential.guard && potential.guard->acts_in_training_range() ? guarded_type : plain_type;
+}
+
 Potential read_text(const std::string &path, const std::string &text)
 {
   Reader in(path, text);
@@ -192,11 +210,14 @@ Potential read_text(const std::string &path, const std::string &text)
   potential.n_species = in.count("species_count", 1, 1000);
   if (in.peek() == "potential_tag") {
     in.key("potential_tag");
-    read_tag(in.rest_of_line(), potential);
+    read_tag(in, potential);
   }
   in.key("radial_basis_type");
-  if (const std::string type = in.word(); type != "RBChebyshev")
-    in.fail("radial_basis_type " + type + " is not supported; RBChebyshev is. Refit the potential with it");
+  const std::string type = in.word(), expected = type_of(potential);
+  if (type != plain_type && type != guarded_type)
+    in.fail("radial_basis_type " + type + " is not supported; " + plain_type + " is. Refit the potential with it");
+  if (type != expected)
+    in.fail("radial_basis_type " + type + " does not fit the guard in potential_tag, which makes it " + expected + ": the tag is damaged or lost");
   if (in.peek() == "scaling") {
     in.key("scaling");
     potential.scaling *= in.number<double>();
@@ -205,6 +226,7 @@ Potential read_text(const std::string &path, const std::string &text)
   potential.min_distance = in.number<double>();
   in.key("max_dist");
   potential.cutoff = in.number<double>();
+  if (potential.guard && potential.guard->reach() > potential.cutoff) in.fail("the guard in potential_tag reaches beyond max_dist");
   potential.n_chebyshev = in.count("radial_basis_size", 1, 1000);
   potential.basis.n_radial = in.count("radial_funcs_count", 1, 1000);
   if (in.peek() == "radial_coeffs") {
@@ -286,8 +308,9 @@ std::string text_of(const Potential &potential)
     tag += std::string(tag.empty() ? "" : " ") + elements_key;
     for (std::size_t z = 0; z < potential.elements.size(); z++) tag += (z ? "," : "") + potential.elements[z];
   }
+  if (potential.guard) tag += std::string(" ") + guard_key + text_of(*potential.guard, S);
   out << "MTP\nversion = 1.1.0\npotential_name = " << potential.name << "\nscaling = " << formatted(potential.scaling) << "\nspecies_count = " << S
-      << "\npotential_tag = " << tag << "\nradial_basis_type = RBChebyshev\n\tmin_dist = " << formatted(potential.min_distance)
+      << "\npotential_tag = " << tag << "\nradial_basis_type = " << type_of(potential) << "\n\tmin_dist = " << formatted(potential.min_distance)
       << "\n\tmax_dist = " << formatted(potential.cutoff) << "\n\tradial_basis_size = " << R << "\n\tradial_funcs_count = " << K << "\n";
   if (potential.trained) {
     out << "\tradial_coeffs\n";
@@ -344,10 +367,24 @@ void Potential::set_parameters(const double *theta)
   active_set.reset();
 }
 
+void Potential::set_guard(std::optional<Guard> next)
+{
+  if (next) {
+    try {
+      next->check(elements, n_species);
+    } catch (const Error &error) {
+      throw Error(Error::Kind::argument, error.what());
+    }
+    if (next->reach() > cutoff) throw Error(Error::Kind::argument, "guard: it reaches beyond the cutoff");
+  }
+  guard = std::move(next);
+  active_set.reset();
+}
+
 bool Potential::same_form_as(const Potential &other) const
 {
   return n_species == other.n_species && elements == other.elements && n_chebyshev == other.n_chebyshev && cutoff == other.cutoff &&
-         min_distance == other.min_distance && basis == other.basis;
+         min_distance == other.min_distance && basis == other.basis && guard.has_value() == other.guard.has_value();
 }
 
 void Potential::check(const std::string &where) const

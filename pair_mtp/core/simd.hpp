@@ -103,6 +103,23 @@ template <int width> MTP_FUNCTION Pack<width> larger_size(const Pack<width> &x, 
   return larger;
 }
 
+MTP_FUNCTION double clamped_to_unit(double x)
+{
+  x = x < 0 ? 0 : x;
+  return x > 1 ? 1 : x;
+}
+
+// Lane by lane the nearest to x between 0 and 1; NaN stays
+template <int width> MTP_FUNCTION Pack<width> clamped_to_unit(Pack<width> x)
+{
+  for (int i = 0; i < Pack<width>::n_parts; i++) {
+    const typename Vector<width>::type zero = {}, one = zero + 1.0;
+    x.part[i] = x.part[i] < zero ? zero : x.part[i];
+    x.part[i] = x.part[i] > one ? one : x.part[i];
+  }
+  return x;
+}
+
 // Calls Kernel::run<T>(arguments...) with the widest packs T that this machine computes with. Define MTP_ONE_INSTRUCTION_SET to compile for that of
 // the compiler's flags alone, with packs of MTP_VECTOR_WIDTH.
 #if !defined(MTP_ONE_INSTRUCTION_SET) && defined(__x86_64__) && defined(__GNUC__) && !defined(MTP_KOKKOS)

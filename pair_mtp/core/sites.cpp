@@ -48,8 +48,8 @@ struct ForwardAndBack {
           for (int i = 0; i < 3; i++) unit[3 * (slot + b) + i] = u[b][i];
           inverse[slot + b] = over_r;
           distance[slot + b] = r;
-          chebyshev(plan, r, polynomials);
-          radial_functions(plan, s.species, z, r, polynomials, f + (slot + b) * n_radial, df + (slot + b) * n_radial);
+          const T held = chebyshev(plan, s.species, z, r, polynomials);
+          radial_functions(plan, s.species, z, r, held, polynomials, f + (slot + b) * n_radial, df + (slot + b) * n_radial);
         }
         monomials(plan, u, mono);
         add_to_moments(plan, n_radial, f + slot * n_radial, mono, moments);
@@ -82,8 +82,8 @@ struct ByParameters {
       for (int n = 0; n < s.n_slots[z]; n++) {
         const std::size_t slot = static_cast<std::size_t>(z) * s.capacity + n;
         T smooth, dsmooth;
-        cutoff_function(plan, distance[slot], &smooth, &dsmooth);
-        chebyshev(plan, distance[slot], polynomials);
+        cutoff_function(plan, s.species, z, distance[slot], &smooth, &dsmooth);
+        chebyshev(plan, s.species, z, distance[slot], polynomials);
         for (int mu = 0; mu < plan.n_radial; mu++) {
           const T weight = angular[slot * plan.n_radial + mu] * smooth;
           for (int beta = 0; beta < plan.n_chebyshev; beta++) out[mu * plan.n_chebyshev + beta] += weight * polynomials[beta];
@@ -111,7 +111,11 @@ template <class Kernel, class... Arguments> void sweep(Sites<double> *group, Arg
 
 template <class T>
 Sites<T>::Sites(const PlanView &view)
-    : plan(view), cutoff_squared(view.cutoff * view.cutoff), count(static_cast<std::size_t>(view.n_species) * width), n_slots(view.n_species)
+    : plan(view),
+      all_fades(view.fades),
+      cutoff_squared(view.cutoff * view.cutoff),
+      count(static_cast<std::size_t>(view.n_species) * width),
+      n_slots(view.n_species)
 {
   reserve(64);
 }
@@ -162,6 +166,7 @@ template <class T> void Sites<T>::begin(int z, int most_neighbours)
 
 template <class T> void Sites<T>::pad()
 {
+  plan.fades = least_squared < plan.reach * plan.reach ? all_fades : nullptr;
   for (int z = 0; z < plan.n_species; z++) {
     const int *const of_lane = &count[z * width];
     const int longest = *std::max_element(of_lane, of_lane + width);
@@ -179,9 +184,28 @@ template <class T> void Sites<T>::evaluate(bool all_scalars)
   pad();
   if (least_squared <= same_place * same_place) explain();
   sweep<ForwardAndBack>(this, all_scalars);
+  if (plan.fades) add_repulsion();
   double sum = 0;
   for (double energy : energies) sum += energy;
   if (!std::isfinite(sum)) explain();
+}
+
+// Few neighbours are that close: one at a time.
+template <class T> void Sites<T>::add_repulsion()
+{
+  for (int z = 0; z < plan.n_species; z++) {
+    const Repulsion &pair = plan.repulsions[species * plan.n_species + z];
+    for (int lane = 0; lane < width; lane++)
+      for (int n = 0; n < count[z * width + lane]; n++) {
+        const std::size_t slot = static_cast<std::size_t>(z) * capacity + n;
+        const double r = lane_of(distance + slot, lane);
+        if (!(r < pair.window.outer)) continue;
+        double value, slope;
+        switched_repulsion(pair, r, &value, &slope);
+        energies[lane] += value / 2;
+        for (int axis = 0; axis < 3; axis++) lane_of(gradients + 3 * slot + axis, lane) += slope / 2 * lane_of(unit + 3 * slot + axis, lane);
+      }
+  }
 }
 
 // Finds the lane that cannot be evaluated and says why.

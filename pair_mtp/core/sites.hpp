@@ -92,7 +92,8 @@ template <class T> class Sites {
   std::size_t bytes() const;
 
  protected:
-  PlanView plan;
+  PlanView plan;              // its fades are there only while a neighbour of the group is near enough for them
+  const Window *all_fades;    // [z_i][z_j], null without a guard
   int species = 0;
   std::size_t capacity = 0;
   double cutoff_squared, least_squared = 0;
@@ -107,9 +108,11 @@ template <class T> class Sites {
   // [slot] unit vectors, 1/r, distance, radial functions and slopes, angular parts, gradients; then [moment], [monomial][block]
   T *unit, *inverse, *distance, *f, *df, *angular, *gradients, *moments, *adjoint, *mono, *bar, *polynomials;
 
-  double gradient_of(std::size_t slot, int axis, int lane) const { return reinterpret_cast<const double *>(gradients + 3 * slot + axis)[lane]; }
+  static double &lane_of(T *lanes, int lane) { return reinterpret_cast<double *>(lanes)[lane]; }
+  double gradient_of(std::size_t slot, int axis, int lane) const { return lane_of(gradients + 3 * slot + axis, lane); }
   void reserve(int most_neighbours);
   void pad();
+  void add_repulsion();
   void explain() const;
 
   friend struct ForwardAndBack;

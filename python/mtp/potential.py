@@ -43,6 +43,23 @@ class Facts:
     scaling: float
 
 
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """The short-range guard of a potential of S species: what acts where atoms come too close for the MTP.
+
+    repulsion, fade: (S, S, 2), symmetric in the species, inner and outer distance in Å. Between inner and outer the
+    nuclear repulsion (ZBL) is switched off, and the MTP's radial functions are switched on.
+    """
+
+    repulsion: np.ndarray
+    fade: np.ndarray
+
+    @property
+    def acts_in_training_range(self) -> bool:
+        """Whether some repulsion reaches beyond its fade, so that the MTP must have learned the difference."""
+        return bool((self.repulsion[..., 1] > self.fade[..., 1]).any())
+
+
 @dataclass(frozen=True)
 class Result:
     """What a potential gives for a configuration of N atoms.
@@ -202,6 +219,30 @@ class Potential:
     def set_scaling(self, scaling: float) -> None:
         """Set the factor in front of the radial functions. Drops the active set."""
         call("potential_set_scaling", self._handle, scaling)
+
+    @property
+    def guard(self) -> Guard | None:
+        """The short-range guard; None without one. Setting drops the active set, which depends on the fade.
+
+        Raises LibraryError for distances that are not finite and in order or that pass the cutoff, and where the
+        potential does not name its elements, whose nuclear charges act.
+        """
+        present, n = ffi.new("int32_t *"), self.facts.n_species
+        distances = np.empty((n, n, 4))
+        call("potential_get_guard", self._handle, doubles(distances), present)
+        return Guard(distances[..., :2], distances[..., 2:]) if present[0] else None
+
+    @guard.setter
+    def guard(self, guard: Guard | None) -> None:
+        distances = NULL
+        if guard is not None:
+            n = self.facts.n_species
+            given = np.concatenate([guard.repulsion, guard.fade], axis=-1, dtype=float)
+            if given.shape != (n, n, 4):
+                raise Error(f"the guard of {n} species has windows (S, S, 2) = ({n}, {n}, 2)")
+            table = np.ascontiguousarray(given)
+            distances = doubles(table)
+        call("potential_set_guard", self._handle, distances)
 
     def neighbourhoods(self, atoms: Atoms) -> Neighbourhoods:
         """The neighbour lists that this potential needs. They stay valid as long as the atoms do not move."""
