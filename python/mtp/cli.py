@@ -97,6 +97,12 @@ def fit(
         Optional[int],  # noqa: UP045
         typer.Option(help="Iterations without a better validation loss after which the best so far is taken."),
     ] = None,
+    with_guard: Annotated[
+        bool, typer.Option("--guard", help="Blend in nuclear repulsion (ZBL) below the shortest distances of the data.")
+    ] = False,
+    zbl: Annotated[
+        bool, typer.Option("--zbl", help="Repulsion out to the covalent radii; the MTP learns the difference.")
+    ] = False,
     iterations: Annotated[int, typer.Option(help="At most.")] = 60,
     seed: Annotated[int, typer.Option(help="Of the initial radial coefficients.")] = 1,
     starts: Annotated[int, typer.Option(help="Seeds to try; the best after some steps goes on.")] = 1,
@@ -147,6 +153,7 @@ def fit(
             }
             settings["weights"] = {"energy": energy_weight, "force": force_weight, "stress": stress_weight}
             settings["radial"] = "fixed" if fixed_radial else "fitted"
+            settings["guard"] = "zbl" if zbl else "blend" if with_guard else None
             options = {"train": train, "validation": validation or [], "output": output, "initial": initial}
             options["species"] = _elements(species) if species else None
             file = checked({**options, "fit": settings}, FitFile, "options")
@@ -195,6 +202,7 @@ def _fit(file, ranks, resume: bool, report: bool, json_file: Path | None) -> Non
         )
     fitted.save(file.output)
     data = {"train": train, "validation": validation} if validation else {"train": train}
+    _print_guard(fitted)
     results = {name: evaluate_all(fitted, read) for name, read in data.items()}
     comparisons = {name: compare(fitted, read, results[name]) for name, read in data.items()}
     _print_errors(comparisons)
@@ -234,6 +242,35 @@ def _told_when_terminated(output: Path) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@app.command()
+def guard(
+    potential: PotentialFile,
+    train: DataFiles,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The guarded potential (.mtp, or .almtp).")],
+    species: SpeciesOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Blend nuclear repulsion into a potential where atoms come closer than in its training data."""
+    from mtp.guard import approaches, guarded
+
+    _check_output(output)
+    _check_output(json_file)
+    loaded, read = _load(potential, train, species)
+    result = guarded(loaded, read)
+    result.save(output)
+    _print_guard(result)
+    found = approaches(result, read)
+    attractive = {"-".join(a.species): a.attractive for a in found if a.attractive}
+    for pair, (inner, outer) in attractive.items():
+        console.print(
+            f"{pair}: still attractive somewhere between {inner:.2f} and {outer:.2f} Å: train on closer atoms"
+        )
+    if not attractive:
+        console.print("pushed together, the closest atoms of each pair of species repel each other down to 0.1 Å")
+    _write_json(json_file, {"guard": _guard_facts(result), "attractive": attractive})
+    console.print(f"wrote {output}")
 
 
 @app.command()
@@ -432,7 +469,7 @@ def info(
     findings = []
     if file.suffix in (".mtp", ".almtp", ".als"):
         potential = Potential.load(file)
-        facts = {"species": potential.species, **vars(potential.facts)}
+        facts = {"species": potential.species, **vars(potential.facts), "guard": _guard_facts(potential)}
     else:
         skipped: list = []
         names = _elements(species) if species else None
@@ -715,6 +752,28 @@ def _write_json(path: Path | None, content: Any) -> None:
     if path:
         with replaced_whole(path) as part:
             part.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _guard_facts(potential: Any) -> dict[str, dict[str, list[float]]] | None:
+    """The guard's distances by pair of elements."""
+    found = potential.guard
+    if found is None:
+        return None
+    names = potential.species
+    return {
+        f"{names[i]}-{names[j]}": {"zbl": found.repulsion[i, j].tolist(), "fade": found.fade[i, j].tolist()}
+        for i in range(len(names))
+        for j in range(i, len(names))
+    }
+
+
+def _print_guard(potential: Any) -> None:
+    table = Table("pair", "MTP fades (Å)", "ZBL sets in (Å)")
+    for pair, windows in (_guard_facts(potential) or {}).items():
+        (fade_inner, fade_outer), (inner, outer) = windows["fade"], windows["zbl"]
+        table.add_row(pair, f"{fade_outer:g} to {fade_inner:g}", f"{outer:g} to {inner:g}")
+    if table.row_count:
+        console.print(table)
 
 
 def _print_errors(comparisons: dict) -> None:

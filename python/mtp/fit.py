@@ -19,6 +19,7 @@ from mtp import checkpoint as checkpoints
 from mtp.checkpoint import Progress
 from mtp.configurations import check_distances, species_of
 from mtp.errors import DataError, Error
+from mtp.guard import Kind, guard_for, require_distance
 from mtp.loss import Loss
 from mtp.optimiser import RIDGE, Minimiser, Roughness, State
 from mtp.potential import Potential
@@ -53,7 +54,8 @@ class FitSettings(BaseModel):
     roughness, ∫ f''² / ∫ f² over their interval. species_energies: of the isolated atoms, by element; elements that are
     not named are fitted. validation_share: of the configurations of each group, kept out of the fit. early_stop:
     iterations without a better validation loss after which the fit ends, with the best so far. memory: GB for
-    neighbour lists.
+    neighbour lists. guard, zbl_reach: the short-range guard that the potential gets, see `mtp.guard.guard_for`; by
+    default that of the potential it starts from, if any.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -76,6 +78,8 @@ class FitSettings(BaseModel):
     early_stop: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
     memory: float = Field(2.0, gt=0)
+    guard: Kind | None = None
+    zbl_reach: float = Field(1.0, gt=0)
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,7 @@ class _Fitting:
         if not validation and settings.validation_share > 0:
             configurations, validation = split(configurations, settings.validation_share, settings.seed)
         potential = starting_potential(configurations, settings, species, initial)
+        self._set_guard(potential, configurations, initial)
         if settings.radial == "fixed" and not potential.facts.trained:
             raise Error("radial = 'fixed' wants an initial potential, whose radial functions are kept")
         for name in settings.species_energies:
@@ -221,6 +226,17 @@ class _Fitting:
         if self.checkpoint:
             self.checkpoint.unlink(missing_ok=True)
         return potential
+
+    def _set_guard(self, potential: Potential, configurations: Sequence[Atoms], initial: Potential | None) -> None:
+        if self.settings.guard is not None:
+            potential.guard = guard_for(potential, configurations, self.settings.guard, self.settings.zbl_reach)
+        elif potential.guard is not None:
+            require_distance(potential, configurations)
+        elif initial is not None and initial.guard is not None:
+            raise Error(
+                "the initial potential has a guard, which does not pass into the new form: have the fit choose one "
+                "(--guard, --zbl, or `guard` in the table `fit`)"
+            )
 
     def _loss(self, potential: Potential, configurations: Sequence[Atoms]) -> Loss:
         settings = self.settings

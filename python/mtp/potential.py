@@ -203,7 +203,7 @@ class Potential:
         call("potential_set_parameters", self._handle, doubles(theta))
 
     def radial_functions(self, distances: np.ndarray) -> np.ndarray:
-        """f_μ(r) = Σ_β c_μβ φ_β(r), see `radial_basis`.
+        """f_μ(r) = Σ_β c_μβ φ_β(r), see `radial_basis`; without the fade of a guard.
 
         Args:
             distances: (n,), Å.

@@ -18,6 +18,7 @@ import numpy as np
 from ase import Atoms
 
 from mtp.errors import Error, LibraryError
+from mtp.guard import repulsion
 from mtp.neighbours import Neighbourhoods, joined
 from mtp.potential import Potential
 
@@ -34,6 +35,7 @@ class _Block:
 
     atoms: list[Atoms]
     values: np.ndarray
+    to_learn: np.ndarray  # the values less the repulsion of the potential's guard, which no parameter explains
     weights: np.ndarray
     full_weights: np.ndarray  # before residuals are weighed down
     plain: np.ndarray  # weights of the mean square errors
@@ -48,7 +50,7 @@ class Share:
     def __init__(self, potential: Potential, bins: Sequence[Bin], threads: int, memory: float) -> None:
         self.potential, self.threads = potential.copy(), threads
         rows = max(1, min(BLOCK_ROWS, JACOBIAN_BYTES // (8 * potential.facts.n_parameters)))
-        self.bins = [_blocks(*content, rows) for content in bins]
+        self.bins = [_blocks(potential, *content, rows) for content in bins]
         self._memory = memory
 
     def parts(self, what: str, theta: np.ndarray, *more: np.ndarray) -> Iterator[np.ndarray]:
@@ -93,7 +95,7 @@ class Share:
         rows = self.potential.jacobian_rows(near, linear_only)
         roots = np.sqrt(block.weights)
         rows *= roots[:, None]
-        y = roots * block.values
+        y = roots * block.to_learn
         return np.concatenate([(rows.T @ rows).ravel(), rows.T @ y, [y @ y]])
 
     def _errors(self, block: _Block, near: Neighbourhoods) -> np.ndarray:
@@ -219,7 +221,7 @@ def deal(configurations: Sequence[Atoms], n_bins: int) -> list[list[int]]:
     return [np.flatnonzero(places == k).tolist() for k in range(n_bins) if (places == k).any()]
 
 
-def _blocks(atoms: list[Atoms], values: list, weights: list, rows: int) -> list[_Block]:
+def _blocks(potential: Potential, atoms: list[Atoms], values: list, weights: list, rows: int) -> list[_Block]:
     blocks, start = [], 0
     while start < len(atoms):
         end, size = start, 0
@@ -230,7 +232,10 @@ def _blocks(atoms: list[Atoms], values: list, weights: list, rows: int) -> list[
         weight = np.concatenate(weights[start:end])
         kinds = np.concatenate([_kinds(n) for n in sizes])
         plain = (weight > 0) / np.where(kinds == 0, np.repeat(sizes, [3 * n + 7 for n in sizes]), 1.0) ** 2
-        blocks.append(_Block(atoms[start:end], np.concatenate(values[start:end]), weight, weight, plain, kinds))
+        value = to_learn = np.concatenate(values[start:end])
+        if potential.guard is not None:
+            to_learn = value - np.concatenate([repulsion(potential, a) for a in atoms[start:end]])
+        blocks.append(_Block(atoms[start:end], value, to_learn, weight, weight, plain, kinds))
         start = end
     return blocks
 
