@@ -80,11 +80,11 @@ void Guard::check(const std::vector<std::string> &elements, int n_species) const
   for (int i = 0; i < n_species; i++)
     for (int j = 0; j < n_species; j++) {
       const PairGuard &pair = pairs[i * n_species + j];
-      if (!(pair == pairs[j * n_species + i])) fail("the distances of the pairs " + pair_name(i, j) + " and " + pair_name(j, i) + " differ");
       for (const Window &window : {pair.repulsion, pair.fade})
         if (!(window.inner >= 0 && window.outer > window.inner && std::isfinite(window.outer)))
           fail("the distances of the pair " + pair_name(i, j) + " are not finite and in order, 0 <= inner < outer: " + shortest_text(window.inner) +
                " and " + shortest_text(window.outer));
+      if (!(pair == pairs[j * n_species + i])) fail("the distances of the pairs " + pair_name(i, j) + " and " + pair_name(j, i) + " differ");
     }
 }
 
