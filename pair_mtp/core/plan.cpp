@@ -168,9 +168,10 @@ void Plan::tabulate_guard(const Potential &potential)
     for (int j = 0; j < S; j++) {
       const PairGuard &pair = potential.guard->pairs[i * S + j];
       fades.push_back(pair.fade);
+      counts.fade_reach = std::max(counts.fade_reach, pair.fade.outer);
+      counts.repulsion_reach = std::max(counts.repulsion_reach, pair.repulsion.outer);
       repulsions.push_back(repulsion_between(potential.elements[i], potential.elements[j], pair.repulsion));
     }
-  counts.reach = potential.guard->reach();
 }
 
 PlanView Plan::view() const

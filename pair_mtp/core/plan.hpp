@@ -60,10 +60,10 @@ struct PlanView {
   const double *moment_coeffs;     // [alpha]
   const int *scalars;              // moment of scalar alpha
 
-  // The guard, [z_i][z_j]; null and 0 without one. reach: beyond this distance neither of the two does anything.
+  // The guard, [z_i][z_j]; null without one. Beyond its reach, 0 without a guard, neither of the two does anything.
   const Window *fades;
   const Repulsion *repulsions;
-  double reach;
+  double fade_reach, repulsion_reach;
 
   int n_expansions, n_targets;
   const Expansion *expansions;

@@ -166,7 +166,7 @@ template <class T> void Sites<T>::begin(int z, int most_neighbours)
 
 template <class T> void Sites<T>::pad()
 {
-  plan.fades = least_squared < plan.reach * plan.reach ? all_fades : nullptr;
+  plan.fades = least_squared < plan.fade_reach * plan.fade_reach ? all_fades : nullptr;
   for (int z = 0; z < plan.n_species; z++) {
     const int *const of_lane = &count[z * width];
     const int longest = *std::max_element(of_lane, of_lane + width);
@@ -184,7 +184,7 @@ template <class T> void Sites<T>::evaluate(bool all_scalars)
   pad();
   if (least_squared <= same_place * same_place) explain();
   sweep<ForwardAndBack>(this, all_scalars);
-  if (plan.fades) add_repulsion();
+  if (least_squared < plan.repulsion_reach * plan.repulsion_reach) add_repulsion();
   double sum = 0;
   for (double energy : energies) sum += energy;
   if (!std::isfinite(sum)) explain();
@@ -195,9 +195,9 @@ template <class T> void Sites<T>::add_repulsion()
 {
   for (int z = 0; z < plan.n_species; z++) {
     const Repulsion &pair = plan.repulsions[species * plan.n_species + z];
-    for (int lane = 0; lane < width; lane++)
-      for (int n = 0; n < count[z * width + lane]; n++) {
-        const std::size_t slot = static_cast<std::size_t>(z) * capacity + n;
+    const std::size_t first = static_cast<std::size_t>(z) * capacity;
+    for (std::size_t slot = first; slot < first + n_slots[z]; slot++)
+      for (int lane = 0; lane < width; lane++) {
         const double r = lane_of(distance + slot, lane);
         if (!(r < pair.window.outer)) continue;
         double value, slope;
