@@ -4,6 +4,7 @@ same in Python and in LAMMPS, carried by the file."""
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 
@@ -351,6 +352,20 @@ def test_it_reads_back_as_it_was(case, random_atoms, suffix, tmp_path):
     assert (tmp_path / f"b{suffix}").read_bytes() == (tmp_path / f"a{suffix}").read_bytes()
 
 
+def test_it_travels_between_processes(case):
+    again = pickle.loads(pickle.dumps(case[0]))
+    np.testing.assert_array_equal(again.guard.repulsion, case[0].guard.repulsion)
+    np.testing.assert_array_equal(again.evaluate(case[1]).forces, case[0].evaluate(case[1]).forces)
+
+
+def test_it_may_reach_as_far_as_a_cutoff_of_more_digits_than_a_file_holds(tmp_path):
+    for cutoff in (16 / 3, 0.1 + 5.2, np.nextafter(5, 6), np.nextafter(5, 4)):
+        potential = Potential.new(4, ["Cu"], cutoff)
+        potential.guard = Guard(np.array([[[1, cutoff]]]), np.array([[[1, cutoff]]]))
+        potential.save(tmp_path / "g.mtp")
+        assert Potential.load(tmp_path / "g.mtp").guard.fade[0, 0, 1] == cutoff
+
+
 def test_only_a_file_that_others_would_misread_has_a_type_of_its_own(random_potential, tmp_path):
     """A blend is free text in the tag to other readers; with repulsion in the range of the data they must refuse."""
     potential = random_potential(SPECIES, level=4, seed=1)
@@ -512,6 +527,8 @@ def test_a_fit_keeps_the_guard_of_its_initial_potential_unless_the_data_come_clo
     initial.guard = Guard(initial.guard.repulsion, initial.guard.fade + 0.1)
     with pytest.raises(DataError, match=r"the data hold Si and Si at 1\.84 Å.*choose a new guard"):
         fit(silicon, FitSettings(iterations=0, threads=1), initial=initial)
+    with pytest.raises(Error, match="does not pass into the new form"):
+        fit(silicon, FitSettings(level=4, iterations=0, threads=1), initial=initial)
     chosen = fit(silicon, FitSettings(iterations=0, threads=1, guard="blend"), initial=initial)
     assert chosen.guard.fade[0, 0, 1] == 1.84
 

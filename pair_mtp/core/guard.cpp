@@ -60,11 +60,10 @@ template <class Number> Number take(const std::string &text, std::size_t &at, co
 
 }    // namespace
 
-double Guard::reach() const
+bool Guard::passes(double cutoff) const
 {
-  double largest = 0;
-  for (const PairGuard &pair : pairs) largest = std::max({largest, pair.repulsion.outer, pair.fade.outer});
-  return largest;
+  const double limit = cutoff * (1 + 1e-14);
+  return std::any_of(pairs.begin(), pairs.end(), [&](const PairGuard &pair) { return std::max(pair.repulsion.outer, pair.fade.outer) > limit; });
 }
 
 bool Guard::acts_in_training_range() const

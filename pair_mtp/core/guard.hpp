@@ -34,8 +34,8 @@ struct Guard {
 
   bool operator==(const Guard &other) const { return pairs == other.pairs; }
 
-  // The largest distance at which it does anything
-  double reach() const;
+  // Whether it does anything beyond the cutoff, but for rounding: files hold 16 digits of a cutoff.
+  bool passes(double cutoff) const;
 
   // Whether the repulsion of some pair acts where its fade does not: whoever does not know the guard misreads such a potential everywhere.
   bool acts_in_training_range() const;

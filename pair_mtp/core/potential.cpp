@@ -226,7 +226,7 @@ Potential read_text(const std::string &path, const std::string &text)
   potential.min_distance = in.number<double>();
   in.key("max_dist");
   potential.cutoff = in.number<double>();
-  if (potential.guard && potential.guard->reach() > potential.cutoff) in.fail("the guard in potential_tag reaches beyond max_dist");
+  if (potential.guard && potential.guard->passes(potential.cutoff)) in.fail("the guard in potential_tag reaches beyond max_dist");
   potential.n_chebyshev = in.count("radial_basis_size", 1, 1000);
   potential.basis.n_radial = in.count("radial_funcs_count", 1, 1000);
   if (in.peek() == "radial_coeffs") {
@@ -375,7 +375,7 @@ void Potential::set_guard(std::optional<Guard> next)
     } catch (const Error &error) {
       throw Error(Error::Kind::argument, error.what());
     }
-    if (next->reach() > cutoff) throw Error(Error::Kind::argument, "guard: it reaches beyond the cutoff");
+    if (next->passes(cutoff)) throw Error(Error::Kind::argument, "guard: it reaches beyond the cutoff");
   }
   guard = std::move(next);
   active_set.reset();

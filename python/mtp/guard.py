@@ -110,14 +110,12 @@ def approaches(potential: Potential, configurations: Sequence[Atoms], until: flo
         near = potential.neighbourhoods(atoms)
         centre = np.repeat(np.arange(len(near)), np.diff(near.first))
         distances = np.linalg.norm(near.vectors, axis=1)
-        kinds = near.species[centre], near.species[near.neighbour]
-        for pair in sorted(set(zip(*kinds, strict=True))):
-            # an atom and its own image move together: they cannot be pushed
-            of_pair = np.flatnonzero((kinds[0] == pair[0]) & (kinds[1] == pair[1]) & (centre != near.neighbour))
-            if pair[0] <= pair[1] and len(of_pair):
-                k = of_pair[distances[of_pair].argmin()]
-                if pair not in closest or distances[k] < closest[pair][0]:
-                    closest[pair] = (distances[k], atoms, centre[k], near.neighbour[k], near.vectors[k] / distances[k])
+        distances[centre == near.neighbour] = np.inf  # an atom and its own image move together: they cannot be pushed
+        kinds = np.sort([near.species[centre], near.species[near.neighbour]], axis=0)
+        for i, j in np.unique(kinds, axis=1).T.tolist():
+            k = np.where((kinds[0] == i) & (kinds[1] == j), distances, np.inf).argmin()
+            if distances[k] < closest.get((i, j), (np.inf,))[0]:
+                closest[i, j] = (distances[k], atoms, centre[k], near.neighbour[k], near.vectors[k] / distances[k])
     found = []
     for pair, (start, atoms, i, j, direction) in sorted(closest.items()):
         path, energies = np.linspace(until, start, 200), []
