@@ -75,6 +75,12 @@ def require_distance(potential: Potential, configurations: Sequence[Atoms]) -> N
         )
 
 
+def to_learn(potential: Potential, atoms: Atoms, values: np.ndarray) -> np.ndarray:
+    """A configuration's values (7 + 3 N,), in the order of `Potential.jacobian_rows`, less the repulsion of the
+    potential's guard, if it has one: what its parameters are to explain."""
+    return values if potential.guard is None else values - repulsion(potential, atoms)
+
+
 def repulsion(potential: Potential, atoms: Atoms) -> np.ndarray:
     """What the guard's repulsion adds to a configuration's observables, (1 + 3 N + 6,): energy (eV), forces (eV/Å),
     volume times stress (eV, xx yy zz yz xz xy)."""

@@ -18,7 +18,7 @@ import numpy as np
 from ase import Atoms
 
 from mtp.errors import Error, LibraryError
-from mtp.guard import repulsion
+from mtp.guard import to_learn
 from mtp.neighbours import Neighbourhoods, joined
 from mtp.potential import Potential
 
@@ -35,7 +35,7 @@ class _Block:
 
     atoms: list[Atoms]
     values: np.ndarray
-    to_learn: np.ndarray  # the values less the repulsion of the potential's guard, which no parameter explains
+    learned: np.ndarray  # the values that the parameters are to explain: less the repulsion of a guard
     weights: np.ndarray
     full_weights: np.ndarray  # before residuals are weighed down
     plain: np.ndarray  # weights of the mean square errors
@@ -95,7 +95,7 @@ class Share:
         rows = self.potential.jacobian_rows(near, linear_only)
         roots = np.sqrt(block.weights)
         rows *= roots[:, None]
-        y = roots * block.to_learn
+        y = roots * block.learned
         return np.concatenate([(rows.T @ rows).ravel(), rows.T @ y, [y @ y]])
 
     def _errors(self, block: _Block, near: Neighbourhoods) -> np.ndarray:
@@ -232,10 +232,9 @@ def _blocks(potential: Potential, atoms: list[Atoms], values: list, weights: lis
         weight = np.concatenate(weights[start:end])
         kinds = np.concatenate([_kinds(n) for n in sizes])
         plain = (weight > 0) / np.where(kinds == 0, np.repeat(sizes, [3 * n + 7 for n in sizes]), 1.0) ** 2
-        value = to_learn = np.concatenate(values[start:end])
-        if potential.guard is not None:
-            to_learn = value - np.concatenate([repulsion(potential, a) for a in atoms[start:end]])
-        blocks.append(_Block(atoms[start:end], value, to_learn, weight, weight, plain, kinds))
+        learned = [to_learn(potential, *item) for item in zip(atoms[start:end], values[start:end], strict=True)]
+        value = np.concatenate(values[start:end])
+        blocks.append(_Block(atoms[start:end], value, np.concatenate(learned), weight, weight, plain, kinds))
         start = end
     return blocks
 

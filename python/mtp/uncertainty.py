@@ -30,6 +30,7 @@ from mtp.cfg import replaced_whole
 from mtp.configurations import labels
 from mtp.errors import Error, FormatError
 from mtp.evaluation import group
+from mtp.guard import to_learn
 from mtp.loss import Loss
 from mtp.potential import Potential
 from mtp.weights import Weights, observe
@@ -308,7 +309,7 @@ class _Training:
             derivatives = potential.jacobian(configurations[number], linear_only=True)
             known = seen.weights[number] > 0
             jacobian = np.concatenate([derivatives.energy[None], derivatives.forces, derivatives.virial])[known]
-            values = seen.values[number][known]
+            values = to_learn(potential, configurations[number], seen.values[number])[known]
             errors = values - jacobian @ linear
             quantity = np.repeat([ENERGY, FORCE, STRESS], [1, 3 * n_atoms, 6])[known]
             weighted = jacobian * seen.weights[number][known, None]
