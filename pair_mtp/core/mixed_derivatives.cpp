@@ -111,11 +111,6 @@ struct Tangents {
   }
 };
 
-void zero_packs(double *buffer, std::size_t n)
-{
-  std::fill(buffer, buffer + n * pack_width, 0.0);
-}
-
 }    // namespace
 
 // -dm_k/dr_j with a neighbour in each lane, then sum_j dm_k/dr_j and sum_j r_j dm_k/dr_j. For radial coefficients also the neighbours' monomials, and
@@ -247,7 +242,8 @@ MixedDerivatives::MixedDerivatives(const PlanView &view, bool only_linear)
   adjoints.require(plan.n_moments);
   tangent.require(static_cast<std::size_t>(plan.n_moments) * pack_width);
   sums.require(static_cast<std::size_t>(plan.n_monomials) * pack_width);
-  tables.require((radial_panels.size() + targets_of_panel.size()) * plan.n_moments * pack_width);
+  change.require(static_cast<std::size_t>(plan.n_moments) * pack_width);
+  tables.require((radial_panels.size() + scalar_panels.size()) * plan.n_summed * pack_width);
 }
 
 void MixedDerivatives::tabulate_slopes()
@@ -269,17 +265,21 @@ void MixedDerivatives::tabulate_slopes()
 void MixedDerivatives::find_targets()
 {
   for (int first = 0; first < plan.n_scalar; first += pack_width) {
-    std::vector<char> is_read(plan.n_moments, 0);
-    for (int alpha = first; alpha < std::min(first + pack_width, plan.n_scalar); alpha++) is_read[plan.scalars[alpha]] = 1;
-    std::vector<Target> found;
+    std::vector<char> touched(plan.n_moments, 0);
+    for (int alpha = first; alpha < std::min(first + pack_width, plan.n_scalar); alpha++) touched[plan.scalars[alpha]] = 1;
+    ScalarPanel panel;
     for (int i = plan.n_targets - 1; i >= 0; i--) {
       const Target &target = plan.targets[i];
-      if (!is_read[target.t]) continue;
-      found.push_back(target);
-      for (int row = target.first_row; row < target.first_row + target.n_rows; row++) is_read[plan.rows[row].p] = is_read[plan.rows[row].q] = 1;
+      if (!touched[target.t]) continue;
+      panel.targets.push_back(target);
+      for (int row = target.first_row; row < target.first_row + target.n_rows; row++) touched[plan.rows[row].p] = touched[plan.rows[row].q] = 1;
     }
-    std::reverse(found.begin(), found.end());
-    targets_of_panel.push_back(std::move(found));
+    std::reverse(panel.targets.begin(), panel.targets.end());
+    std::fill(touched.begin(), touched.begin() + plan.n_summed, 1);
+    for (int i = 0; i < plan.n_expansions; i++) touched[plan.expansions[i].t] = 1;    // and lead to summed ones or to each other
+    for (int k = 0; k < plan.n_moments; k++)
+      if (touched[k]) panel.touched.push_back(k);
+    scalar_panels.push_back(std::move(panel));
   }
 }
 
@@ -366,23 +366,26 @@ void MixedDerivatives::tabulate_radial_basis()
 // dD_k/dxi_alpha = dB_alpha/dm_k
 void MixedDerivatives::differentiate_adjoint_by_linear(double *table)
 {
-  for (int first = 0; first < plan.n_scalar; first += pack_width, table += static_cast<std::size_t>(plan.n_moments) * pack_width) {
-    zero_packs(table, plan.n_moments);
+  int first = 0;
+  double *const adjoint_change = change.get();
+  for (const auto &panel : scalar_panels) {
+    for (int k : panel.touched) std::fill(adjoint_change + k * pack_width, adjoint_change + (k + 1) * pack_width, 0.0);
     for (int alpha = first; alpha < std::min(first + pack_width, plan.n_scalar); alpha++)
-      table[plan.scalars[alpha] * pack_width + alpha - first] += 1;
-    const auto &targets = targets_of_panel[first / pack_width];
-    on_best_vectors<AdjointOfScalars>(&plan, targets.data(), static_cast<int>(targets.size()), m.get(), table);
+      adjoint_change[plan.scalars[alpha] * pack_width + alpha - first] += 1;
+    on_best_vectors<AdjointOfScalars>(&plan, panel.targets.data(), static_cast<int>(panel.targets.size()), m.get(), adjoint_change);
+    table = std::copy(adjoint_change, adjoint_change + static_cast<std::size_t>(plan.n_summed) * pack_width, table);
+    first += pack_width;
   }
 }
 
 // Forward over reverse along dm_k/dc_(mu beta) = sum_j phi_beta u^k
 void MixedDerivatives::differentiate_adjoint_by_radial(double *table)
 {
-  zero_packs(tangent.get(), plan.n_moments);
+  std::fill(tangent.get(), tangent.get() + static_cast<std::size_t>(plan.n_moments) * pack_width, 0.0);
   for (const auto &panel : radial_panels) {
     if (panel.mu == 0 || n_chebyshev_padded > pack_width) on_best_vectors<SumOfRadialBasis>(this, panel.species, panel.first_beta, sums.get());
-    on_best_vectors<Tangents>(&plan, panel.mu, sums.get(), m.get(), adjoints.get(), tangent.get(), table);
-    table += static_cast<std::size_t>(plan.n_moments) * pack_width;
+    on_best_vectors<Tangents>(&plan, panel.mu, sums.get(), m.get(), adjoints.get(), tangent.get(), change.get());
+    table = std::copy(change.get(), change.get() + static_cast<std::size_t>(plan.n_summed) * pack_width, table);
   }
 }
 
@@ -404,7 +407,7 @@ void MixedDerivatives::add(int lane, int index, const JacobianRows &rows)
   for (int k = linear_only ? n_radial_theta : 0; k < n_active(); k++)
     rows.energy[place_of_active(species, k) - skipped] += parameter_rows.get()[k * width + lane];
 
-  const std::size_t table_size = static_cast<std::size_t>(plan.n_moments) * pack_width;
+  const std::size_t table_size = static_cast<std::size_t>(plan.n_summed) * pack_width;
   differentiate_adjoint_by_linear(tables.get() + radial_panels.size() * table_size);
   if (!linear_only) {
     tabulate_radial_basis();

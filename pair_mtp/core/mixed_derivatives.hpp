@@ -19,7 +19,7 @@ struct JacobianRows {
   std::ptrdiff_t stride;
 };
 
-// Eight columns of dD_k/dtheta: the first n of them count, and stand from `column` on in a row of the Jacobian.
+// Eight columns of dD_k/dtheta, a table [summed moment][8]: the first n of them count, and stand from `column` on in a row of the Jacobian.
 struct Panel {
   std::ptrdiff_t column;
   int n;
@@ -50,14 +50,19 @@ class MixedDerivatives : public Sites<Lane8> {
   int n_chebyshev_padded;
   std::vector<MonomialSlope> slopes;
   std::vector<RadialPanel> radial_panels;
-  std::vector<std::vector<Target>> targets_of_panel;    // of eight scalars: the products that they are made of
+  // of eight scalars: the products that they are made of, and all moments that the sweep back through these touches
+  struct ScalarPanel {
+    std::vector<Target> targets;
+    std::vector<int> touched;
+  };
+  std::vector<ScalarPanel> scalar_panels;
   std::vector<Panel> panels;
 
   // of the atom at work; neighbours in lanes, n_padded of them
   int n_neighbours = 0, n_padded = 0;
   std::vector<int> first_of_species;
   std::vector<double *> destinations;
-  Scratch<double> parameter_rows, m, adjoints, geometry, monomial_store, angular_store, moment_gradient, tables, tangent, sums, series;
+  Scratch<double> parameter_rows, m, adjoints, geometry, monomial_store, angular_store, moment_gradient, tables, tangent, change, sums, series;
 
   int row_stride() const { return 3 * n_padded + 16; }
   void tabulate_slopes();
