@@ -119,11 +119,11 @@ def parse() -> argparse.Namespace:
 # ---- potentials
 
 
-def training(symbols: list[str]) -> list:
+def training(symbols: list[str], number: int = 40) -> list:
     """Strained and rattled cells of 32 atoms, labelled by ASE's effective medium theory."""
     rng = np.random.default_rng(1)
     configurations = []
-    for k in range(40):
+    for k in range(number):
         atoms = bulk("Cu", cubic=True, a=LATTICE * rng.uniform(0.97, 1.03)).repeat(2)
         atoms.symbols = rng.choice(symbols, len(atoms))
         atoms.positions += rng.normal(0, 0.05 + 0.1 * (k % 3), atoms.positions.shape)

@@ -38,8 +38,7 @@ class _Block:
     learned: np.ndarray  # the values that the parameters are to explain: less the repulsion of a guard
     weights: np.ndarray
     full_weights: np.ndarray  # before residuals are weighed down
-    plain: np.ndarray  # weights of the mean square errors
-    kinds: np.ndarray  # of the values: 0 energy, 1 force, 2 virial
+    kinds: np.ndarray  # of the values: 0 energy, 1 force, 2 virial; int8
     near: Neighbourhoods | None = None
 
 
@@ -100,7 +99,7 @@ class Share:
 
     def _errors(self, block: _Block, near: Neighbourhoods) -> np.ndarray:
         weighted, _ = self.potential.square_errors(near, block.values, block.weights, False)
-        plain, _ = self.potential.square_errors(near, block.values, block.plain, False)
+        plain, _ = self.potential.square_errors(near, block.values, _plain_weights(block), False)
         return np.concatenate([weighted, plain[:2]])
 
     def _gradient(self, block: _Block, near: Neighbourhoods) -> np.ndarray:
@@ -231,16 +230,24 @@ def _blocks(potential: Potential, atoms: list[Atoms], values: list, weights: lis
         sizes = [len(a) for a in atoms[start:end]]
         weight = np.concatenate(weights[start:end])
         kinds = np.concatenate([_kinds(n) for n in sizes])
-        plain = (weight > 0) / np.where(kinds == 0, np.repeat(sizes, [3 * n + 7 for n in sizes]), 1.0) ** 2
-        learned = [to_learn(potential, *item) for item in zip(atoms[start:end], values[start:end], strict=True)]
-        value = np.concatenate(values[start:end])
-        blocks.append(_Block(atoms[start:end], value, np.concatenate(learned), weight, weight, plain, kinds))
+        value = learned = np.concatenate(values[start:end])
+        if potential.guard is not None:
+            parts = zip(atoms[start:end], values[start:end], strict=True)
+            learned = np.concatenate([to_learn(potential, *part) for part in parts])
+        blocks.append(_Block(atoms[start:end], value, learned, weight, weight, kinds))
         start = end
     return blocks
 
 
 def _kinds(n: int) -> np.ndarray:
-    return np.repeat([0, 1, 2], [1, 3 * n, 6])
+    return np.repeat(np.array([0, 1, 2], dtype=np.int8), [1, 3 * n, 6])
+
+
+def _plain_weights(block: _Block) -> np.ndarray:
+    """Weights of the mean square errors, of energies per atom: of the labels that count."""
+    plain = (block.weights > 0).astype(float)
+    plain[block.kinds == 0] /= np.array([len(atoms) for atoms in block.atoms]) ** 2.0
+    return plain
 
 
 def summed(parts: Iterator[np.ndarray]) -> np.ndarray | None:
