@@ -7,8 +7,8 @@
 Data: 101 strained and rattled cells of 32 copper atoms labelled by ASE's effective medium theory, or those of --data.
 Times are CPU seconds on one core, but where a section says otherwise.
 
-gradient: one loss with its gradient by all parameters, random parameters, files read before; the first pass finds the
-neighbours, the later ones keep them, here and in motep (pip install motep), which gets the same potential, data and loss.
+gradient: one loss with its gradient by all parameters, random parameters, files read before. The first pass finds the
+neighbours, the later ones keep them, here and in motep (pip install motep), which gets the same potential and data.
 fit: a process that starts, reads the data and fits an untrained potential: all CPU seconds from its start on, with
 Python's own start, imports and reading, until both RMSEs of the training data are below given ones.
 parallel: time on the clock of the iterations of a level-16 fit on threads and on MPI ranks; wants an idle machine.
@@ -21,7 +21,6 @@ import argparse
 import json
 import math
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -305,7 +304,7 @@ def run_fit(level: int, seed: int, options: argparse.Namespace) -> dict:
 
 def run(command: list[str | Path]) -> tuple[list[str], float]:
     """The lines that a process on one core prints, and its CPU seconds."""
-    one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     with tempfile.TemporaryFile("w+") as said:
         child = subprocess.Popen(command, env={**os.environ, **one}, stdout=said, stderr=subprocess.STDOUT)
         _, status, use = os.wait4(child.pid, 0)
@@ -323,7 +322,9 @@ def when(steps: list[list[float]], goal: tuple[float, float] | tuple[()]) -> flo
 
 
 def show_fits(console: Console, rows: list[dict]) -> None:
-    table = Table("level", "seed", "whole", "steps", "energy, meV", "force, meV/Å", title="fits, CPU seconds of a process")
+    table = Table(
+        "level", "seed", "whole", "steps", "energy, meV", "force, meV/Å", title="fits, CPU seconds of a process"
+    )
     names = list(rows[-1]["reached_cpu_s"])
     for name in names:
         table.add_column(name)
