@@ -50,10 +50,8 @@ def save(path: Path, progress: Progress, made_from: dict[str, str]) -> None:
     """Write a checkpoint."""
     values = asdict(progress)
     state = values.pop("state")
-    arrays = {"parameters": state.pop("parameters")}
-    best = values.pop("best")
-    if best is not None:
-        arrays["best"] = best
+    arrays = {"parameters": state.pop("parameters"), "penalty": state.pop("penalty"), "best": values.pop("best")}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
     with replaced_whole(path) as part, open(part, "wb") as stream:
         np.savez(stream, facts=json.dumps({**values, "state": state, "made_from": made_from}), **arrays)
 
@@ -63,9 +61,9 @@ def load(path: Path, made_from: dict[str, str]) -> Progress:
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             facts = json.loads(str(file["facts"]))
-            parameters, best = file["parameters"], file.get("best")
+            parameters, penalty, best = file["parameters"], file.get("penalty"), file.get("best")
         known = facts.pop("made_from")
-        state = State(parameters, **facts.pop("state"))
+        state = State(parameters, penalty, **facts.pop("state"))
         progress = Progress(state, best=best, **facts)
     except FileNotFoundError:
         raise Error(f"{path}: there is no checkpoint to resume from; leave out --resume") from None

@@ -37,6 +37,8 @@ WARM_UP_VALUES = 20  # reference values for each parameter in the share of the d
 WARM_UP_STEPS = 6
 PATIENCE = 5  # iterations that together must lower the loss by the tolerance
 ROBUST_TURNS = 3
+CLIMB_FROM = 16  # level at which fits of higher ones begin
+CLIMB_STEPS = 20
 POLISH_STEPS = 10
 DISTURBANCE = 0.2  # of the radial coefficients, relative
 
@@ -213,19 +215,29 @@ class _Fitting:
         self.made_from = checkpoints.fingerprint(
             settings.model_dump(exclude={"threads", "memory", "iterations"}), configurations
         )
+        progress = None
         if resume:
             progress = checkpoints.load(self.checkpoint, self.made_from)
             if not potential.facts.trained:
                 randomise(potential, settings.seed)  # sets the scaling
             self.start -= progress.seconds
-        else:
-            progress = Progress(State(self._begin(potential, configurations)))
-        minimiser = self._minimiser(potential, configurations)
-        watch = self._loss(potential, validation) if validation else None
-        potential.parameters = self._minimise(minimiser, progress, watch)
+        potential.parameters = self.minimise(potential, configurations, validation, progress)
         if self.checkpoint:
             self.checkpoint.unlink(missing_ok=True)
         return potential
+
+    def minimise(
+        self,
+        potential: Potential,
+        configurations: Sequence[Atoms],
+        validation: Sequence[Atoms] = (),
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """The parameters of least loss, from where the potential or an interrupted fit stands."""
+        progress = progress or Progress(State(self._begin(potential, configurations)))
+        minimiser = self._minimiser(potential, configurations)
+        watch = self._loss(potential, validation) if validation else None
+        return self._minimise(minimiser, progress, watch)
 
     def _set_guard(self, potential: Potential, configurations: Sequence[Atoms], initial: Potential | None) -> None:
         if self.settings.guard is not None:
@@ -253,18 +265,22 @@ class _Fitting:
         return Minimiser(loss, n_radial_parameters(potential.facts), settings.l2, roughness, fixed)
 
     def _begin(self, potential: Potential, configurations: Sequence[Atoms]) -> np.ndarray:
-        """First parameters: of several starts the best after some steps with a share of the data."""
+        """First parameters: from a fit at a lower level, or of several starts the best after some steps with a share of
+        the data."""
         settings = self.settings
         warm = potential.facts.trained
         if not warm:
             randomise(potential, settings.seed)
-        n_values = sum(3 * len(atoms) for atoms in configurations)
-        every = max(1, n_values // (WARM_UP_VALUES * potential.facts.n_parameters))
-        starts = 1 if warm else settings.starts
-        if settings.radial == "fixed" or settings.iterations == 0 or (starts == 1 and (warm or every < 3)):
+        if settings.radial == "fixed" or settings.iterations == 0:
             return potential.parameters
-        some = configurations[::every]
-        minimiser = self._minimiser(potential, some)
+        if settings.level > CLIMB_FROM and not warm:
+            return self._climb(potential, configurations)
+        n_values = sum(3 * len(atoms) for atoms in configurations)
+        share = WARM_UP_VALUES * potential.facts.n_parameters / n_values
+        starts = 1 if warm else settings.starts
+        if starts == 1 and (warm or share > 1 / 3):
+            return potential.parameters
+        minimiser = self._minimiser(potential, _some(configurations, share, settings.seed))
         found = []
         for k in range(starts):
             randomise(potential, settings.seed + k)
@@ -273,6 +289,17 @@ class _Fitting:
             found.append((minimiser.loss.errors(last.parameters).loss, k, last.parameters))
         minimiser.loss.close()
         return min(found)[2]
+
+    def _climb(self, potential: Potential, configurations: Sequence[Atoms]) -> np.ndarray:
+        """The radial functions of a fit at a level at which a step costs a small part of what it costs here."""
+        facts = potential.facts
+        names = potential.species or facts.n_species
+        lower = Potential.new(CLIMB_FROM, names, facts.cutoff, facts.min_distance, facts.n_chebyshev)
+        lower.guard = potential.guard
+        settings = self.settings.model_copy(update={"level": CLIMB_FROM, "iterations": CLIMB_STEPS, "polish": 0})
+        below = _Fitting(settings, self.ranks, lambda step: None, None)
+        lower.parameters = below.minimise(lower, configurations)
+        return in_form_of(lower, potential, settings.seed).parameters
 
     def _minimise(self, minimiser: Minimiser, progress: Progress, watch: Loss | None) -> np.ndarray:
         settings, loss = self.settings, minimiser.loss
@@ -337,3 +364,9 @@ class _Fitting:
             checkpoints.save(self.checkpoint, progress, self.made_from)
         figures = (errors.energy_rmse, errors.force_rmse, validation)
         self.report(Step(progress.iteration, errors.loss, progress.seconds, *figures))
+
+
+def _some(configurations: Sequence[Atoms], share: float, seed: int) -> list[Atoms]:
+    """A share of the configurations, drawn at random."""
+    order = np.random.default_rng(seed).permutation(len(configurations))
+    return [configurations[k] for k in sorted(order[: max(1, round(share * len(configurations)))])]

@@ -20,7 +20,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from mtp.errors import Error
 from mtp.loss import Loss, NormalEquations
 
-RIDGE = 1e-11  # of the linear solve, relative to the diagonal: keeps null directions (fixed composition) at bay
+RIDGE = 1e-11  # least L2 regularisation: keeps null directions (fixed composition) and rounding errors at bay
 MOST_DAMPING = 1e12
 REFRESH = 2.0  # the radial columns are formed again where the loss at the predicted ξ is this much above the best
 
@@ -38,9 +38,11 @@ class Point:
 
 @dataclass
 class State:
-    """What an interrupted minimisation goes on from."""
+    """What an interrupted minimisation goes on from. penalty: (n_linear,), that of the squares of the linear
+    coefficients; None before it is set by the first normal equations."""
 
     parameters: np.ndarray
+    penalty: np.ndarray | None = None
     damping: float = 1e-3
     raise_by: float = 2.0
     finished: bool = False
@@ -49,9 +51,10 @@ class State:
 class Minimiser:
     """Minimises a loss over all parameters, or the linear ones alone.
 
-    ridge: L2 regularisation of the linear coefficients, relative to the diagonal of the normal equations. smoothness:
-    weight of the radial functions' roughness, a quadratic form (n_radial, n_radial) over that of their size. fixed:
-    indices of linear coefficients that stay at their reference energies.
+    ridge: L2 regularisation of the linear coefficients, relative to the diagonal of the normal equations where the
+    minimisation begins; from there on it stays, as else its own change with the radial coefficients would have to be
+    followed. roughness: of the radial functions, added to the loss. fixed: indices of linear coefficients that stay at
+    their reference energies.
     """
 
     def __init__(
@@ -59,9 +62,11 @@ class Minimiser:
     ) -> None:
         self.loss, self.n_radial, self.ridge, self.roughness = loss, n_radial, max(ridge, RIDGE), roughness
         self.free = np.setdiff1d(np.arange(len(loss.offset)), fixed)
+        self.penalty: np.ndarray | None = None
 
     def steps(self, state: State) -> Iterator[State]:
         """Improve the parameters step by step; each state is the start of the next step."""
+        self.penalty = state.penalty
         point = self._begin(state.parameters[: self.n_radial])
         while True:
             damping, raise_by = state.damping, state.raise_by
@@ -76,7 +81,7 @@ class Minimiser:
                     break
                 damping *= raise_by
                 raise_by *= 2
-            state = State(self._parameters(point), damping, raise_by, damping > MOST_DAMPING)
+            state = State(self._parameters(point), self.penalty, damping, raise_by, damping > MOST_DAMPING)
             yield state
             if state.finished:
                 return
@@ -110,9 +115,15 @@ class Minimiser:
         """The linear coefficients of least regularised loss, and that loss."""
         free = self.free
         solution = np.zeros(len(equations.vector))
-        solution[free] = solve(equations.matrix[np.ix_(free, free)], equations.vector[free], self.ridge)
+        if self.penalty is None:
+            self.penalty = self.ridge * np.diag(equations.matrix)
+        solution[free] = solve(self.penalised(equations.matrix), equations.vector[free])
         rest = equations.square - 2 * equations.vector @ solution + solution @ equations.matrix @ solution
-        return solution, float(rest + self.ridge * np.diag(equations.matrix) @ solution**2)
+        return solution, float(rest + self.penalty @ solution**2)
+
+    def penalised(self, matrix: np.ndarray) -> np.ndarray:
+        """The normal matrix (n_linear, n_linear) of the free linear coefficients, regularised."""
+        return (matrix + np.diag(self.penalty))[np.ix_(self.free, self.free)]
 
     def _parameters(self, point: Point) -> np.ndarray:
         return np.concatenate([point.radial, point.linear + self.loss.offset])
@@ -125,7 +136,7 @@ class _GaussNewton:
         n, free, system = of.n_radial, of.free, point.system
         self.cc, cl = system.matrix[:n, :n], system.matrix[:n, n:]
         self.eliminated = np.zeros((len(point.linear), n))
-        self.eliminated[free] = solve(system.matrix[n:, n:][np.ix_(free, free)], cl[:, free].T, of.ridge)
+        self.eliminated[free] = solve(of.penalised(system.matrix[n:, n:]), cl[:, free].T)
         self.reduced = self.cc - cl @ self.eliminated
         self.gradient = system.vector[:n] - cl @ point.linear
         if of.roughness:
@@ -135,22 +146,23 @@ class _GaussNewton:
 
     def damped(self, damping: float) -> tuple[np.ndarray, float, np.ndarray]:
         """Change of c, the fall of the loss that it promises, and the ξ that it predicts."""
-        change = solve(self.reduced + damping * np.diag(np.diag(self.cc)), self.gradient, 0.0)
+        change = solve(self.reduced + damping * np.diag(np.diag(self.cc)), self.gradient)
         promised = change @ (2 * self.gradient - self.reduced @ change)
         return change, float(promised), self.linear - self.eliminated @ change
 
 
-def solve(matrix: np.ndarray, right: np.ndarray, ridge: float) -> np.ndarray:
+def solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Solve the symmetric positive system, in units in which its diagonal is one, for one or several right sides."""
     diagonal = np.diag(matrix)
     scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
     unit = matrix * scale[:, None] * scale
+    more = 0.0
     for _ in range(12):
-        np.fill_diagonal(unit, 1 + ridge)
+        np.fill_diagonal(unit, 1 + more)
         try:
             return (scale * cho_solve(cho_factor(unit), (right.T * scale).T).T).T
         except LinAlgError:
-            ridge = max(10 * ridge, RIDGE)
+            more = max(10 * more, 1e-15)
     raise Error("the linear equations of the fit are singular; use fewer parameters (level, radial basis) or more data")
 
 
