@@ -374,26 +374,26 @@ def test_only_a_file_that_others_would_misread_has_a_type_of_its_own(random_pote
         potential.save(tmp_path / "g.mtp")
         assert re.search(r"radial_basis_type = (\S+)", (tmp_path / "g.mtp").read_text())[1] == name
         text = (tmp_path / "g.mtp").read_text()
-        assert ("guard=" in text) == (guard is not None)
+        assert ("guard:" in text) == (guard is not None)
         assert text.count("\n") == 6 + 4 + 1 + 4 * (1 + potential.facts.n_radial) + 9  # no line more or less
 
 
 DAMAGES = [
-    ("guard=0-0", "guard=0-1", 6, "expected the pair 0-0, found 0-1"),
-    ("guard=0-0", "guard=x", 6, "expected a number at 'x"),
-    (r"guard=0-0:\S+", "guard=0-0:1.2,2.4,1.2,2.4", 6, "expected ';' and a number at ''"),
-    (r"(guard=\S+)", r"\1;2-2:1,2,1,2", 6, "unexpected ';2-2:1,2,1,2' after the last pair"),
-    (r"(guard=\S+)", r"\1 \1", 6, "given twice"),
+    ("guard:0-0", "guard:0-1", 6, "expected the pair 0-0, found 0-1"),
+    ("guard:0-0", "guard:x", 6, "expected a number at 'x"),
+    (r"guard:0-0:\S+", "guard:0-0:1.2,2.4,1.2,2.4", 6, "expected ';' and a number at ''"),
+    (r"(guard:\S+)", r"\1;2-2:1,2,1,2", 6, "unexpected ';2-2:1,2,1,2' after the last pair"),
+    (r"(guard:\S+)", r"\1 \1", 6, "given twice"),
     (":1.2,2.4", ":2.5,2.4", 6, "pair 0-0 are not finite and in order"),
     (":1.2,2.4", ":-1.2,2.4", 6, "not finite and in order"),
     (":1.2,2.4", ":nan,2.4", 6, "not finite and in order"),
     (":1.2,2.4", ":1.2,inf", 6, "not finite and in order"),
     (":1.2,2.4", ":1.2,1e999", 6, "expected ',' and a number"),
-    ("elements=Cu,O ", "", 6, "names no elements"),
-    ("elements=Cu,O ", "elements=Cu,Q ", 6, "'Q' is no element's symbol"),
+    ("elements:Cu,O ", "", 6, "names no elements"),
+    ("elements:Cu,O ", "elements:Cu,Q ", 6, "'Q' is no element's symbol"),
     (":1.2,2.4", ":1.2,2.5", 7, "does not fit the guard in potential_tag, which makes it RBChebyshevZBL"),
     ("RBChebyshev", "RBChebyshevZBL", 7, "does not fit the guard in potential_tag, which makes it RBChebyshev:"),
-    (r" guard=\S+", "", None, None),
+    (r" guard:\S+", "", None, None),
     (":1.2,2.4,1.2,2.4", ":1.2,2.4,1.2,12", 9, "reaches beyond max_dist"),
 ]
 
@@ -418,7 +418,7 @@ def test_a_guarded_type_without_its_guard_is_refused(random_potential, tmp_path)
     potential = random_potential(SPECIES, level=4, seed=1)
     potential.guard = ZBL
     potential.save(tmp_path / "g.mtp")
-    (tmp_path / "g.mtp").write_text(re.sub(r" guard=\S+", "", (tmp_path / "g.mtp").read_text()))
+    (tmp_path / "g.mtp").write_text(re.sub(r" guard:\S+", "", (tmp_path / "g.mtp").read_text()))
     with pytest.raises(LibraryError, match=r"g.mtp:7: .*the tag is damaged or lost"):
         Potential.load(tmp_path / "g.mtp")
 

@@ -95,12 +95,12 @@ def test_an_untrained_potential_reads_back(tmp_path):
 
 def test_element_names_stand_in_the_tag_and_leave_its_text(potential, tmp_path):
     text = text_of(potential, tmp_path)
-    assert "potential_tag = elements=Cu,O\n" in text
+    assert "potential_tag = elements:Cu,O\n" in text
     (tmp_path / "tagged.mtp").write_text(text.replace("tag = ", "tag = fitted by Ann, "))
     tagged = Potential.load(tmp_path / "tagged.mtp")
     assert tagged.species == ["Cu", "O"]
     tagged.species = ["O", "Cu"]
-    assert "potential_tag = fitted by Ann, elements=O,Cu\n" in text_of(tagged, tmp_path)
+    assert "potential_tag = fitted by Ann, elements:O,Cu\n" in text_of(tagged, tmp_path)
     tagged.species = None
     assert "potential_tag = fitted by Ann,\n" in text_of(tagged, tmp_path)
     assert Potential.load(tmp_path / "whole.mtp").species is None
@@ -224,7 +224,7 @@ CONTRADICTIONS = [
     ("species_count = 2", "species_count = 3", "expected"),
     ("species_count = 2", "species_count = 2.5", "expected a number"),
     ("species_count = 2", "species_count = 99999999999999999999", "expected a number"),
-    ("elements=Cu,O", "elements=Cu", "names 1 elements for 2"),
+    ("elements:Cu,O", "elements:Cu", "names 1 elements for 2"),
     (r"min_dist = .*", "min_dist = 9", "cutoff"),
     (r"min_dist = .*", "min_dist = -1", "cutoff"),
     (r"min_dist = .*", "min_dist = nan", "finite"),
@@ -381,7 +381,7 @@ def test_no_byte_changed_at_random_does_harm(graded, random_atoms, tmp_path):
 )
 @pytest.mark.parametrize("trained", [True, False])
 def test_a_huge_count_takes_no_memory(pattern, replacement, trained, potential, tmp_path):
-    text = text_of(potential if trained else Potential.new(8, 2, 5.0), tmp_path).replace("elements=Cu,O", "")
+    text = text_of(potential if trained else Potential.new(8, 2, 5.0), tmp_path).replace("elements:Cu,O", "")
     wrong, n = re.subn(pattern, replacement, text, count=1, flags=re.DOTALL)
     assert n == 1
     (tmp_path / "huge.mtp").write_text(wrong)

@@ -16,7 +16,7 @@
 namespace mtp {
 namespace {
 
-const char elements_key[] = "elements=", guard_key[] = "guard=";
+const char elements_key[] = "elements:", guard_key[] = "guard:";
 const char plain_type[] = "RBChebyshev", guarded_type[] = "RBChebyshevZBL";    // the latter: refused by who does not know the guard
 constexpr double longest_cutoff = 100;                                         // Angstrom
 
