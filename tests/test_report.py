@@ -13,7 +13,7 @@ from ase.units import GPa
 from PIL import Image
 
 from mtp import figures
-from mtp.cli import _Bar
+from mtp.cli.output import Bar
 from mtp.configurations import Labels, with_labels
 from mtp.errors import DataError, Error
 from mtp.evaluation import force_errors_by_magnitude, group
@@ -349,7 +349,7 @@ def test_radial_functions_are_those_of_the_energy(random_potential):
 
 
 def test_progress_tells_errors_pace_and_time_left(capsys):
-    bar = _Bar("fitting", 400)
+    bar = Bar("fitting", 400)
     for step in (Step(0, 2.0, 5.0), Step(1, 1.0, 7.0, 0.0123, 0.456), Step(2, 0.5, 9.0, 0.01, 0.4)):
         bar.show(step)
     assert capsys.readouterr().out.splitlines() == [

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command `mtp`: parses, calls the library, prints. Every number that it prints can be had as JSON."""
+
+import sys
+
+import typer
+
+from mtp.cli.data import convert, info
+from mtp.cli.fitting import fit, guard, new, uncertainty
+from mtp.cli.learning import learn
+from mtp.cli.using import evaluate, grade, select, validate
+from mtp.errors import Error
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Moment tensor potentials that learn while LAMMPS runs. Units: eV, Å, GPa, K, ps.",
+)
+for command in (new, fit, evaluate, uncertainty, validate, select, grade, guard, convert, info, learn):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: errors that are meant for the user end with status 1 and a message, without a traceback."""
+    try:
+        app()
+    except Error as error:
+        print(f"mtp: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
+from mtp.cli import main
+
+main()
