@@ -18,6 +18,7 @@ from mtp.configurations import with_labels, write
 from mtp.labellers import LammpsLabeller
 from mtp.potential import Potential
 from mtp.settings import FitFile, LearnSettings, load
+from mtp.uncertainty import Posterior
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -102,8 +103,15 @@ def toy_potential(species: list[str], path: Path) -> None:
     potential.save(path)
 
 
+def toy_posterior(path: Path) -> None:
+    """Beside a potential, with coefficients that are independent of each other."""
+    potential = Potential.load(path)
+    linear = potential.facts.n_species + potential.facts.n_scalar
+    Posterior(potential, 1e-6 * np.eye(linear)).save(path.with_suffix(".posterior.npz"))
+
+
 def run(folder: Path, *command) -> str:
-    done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -139,6 +147,8 @@ def test_python_blocks_run(text, toys, tmp_path):
     shutil.copytree(toys, tmp_path, dirs_exist_ok=True)
     for name in set(re.findall(r'"([\w.]+\.a?l?mtp)"', text)):
         toy_potential(["Si"], tmp_path / name)
+    for name in set(re.findall(r'"(\w+)\.posterior\.npz"', text)):
+        toy_posterior(tmp_path / f"{name}.mtp")
     run(tmp_path, sys.executable, "-W", "error", "-c", text)
 
 
