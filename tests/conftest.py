@@ -80,9 +80,12 @@ def rotation():
 
 @pytest.fixture(scope="session")
 def mtp():
-    """Runs this environment's `mtp`, or with `ranks` several under mpiexec, in a folder, as a user does."""
+    """Runs this environment's `mtp`, or with `ranks` several under mpiexec, in a folder, as a user does.
 
-    def run(folder, *arguments, ranks=1, timeout=100, **environment) -> subprocess.CompletedProcess:
+    The time limit is there for what hangs: on a busy machine a few seconds of work can take minutes.
+    """
+
+    def run(folder, *arguments, ranks=1, timeout=300, **environment) -> subprocess.CompletedProcess:
         here = Path(sys.executable).parent
         launcher = [here / "mpiexec", "-n", str(ranks)] if ranks > 1 else []
         return subprocess.run(
