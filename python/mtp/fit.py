@@ -157,21 +157,15 @@ def starting_potential(
     kept = {"cutoff": facts.cutoff, "radial_basis_size": facts.n_chebyshev, "min_distance": facts.min_distance}
     wanted = {key: form[key] if key in given and form[key] is not None else kept[key] for key in kept}
     names = species or facts.n_species
-    wanted_form = Potential.new(
-        settings.level, names, wanted["cutoff"], wanted["min_distance"], wanted["radial_basis_size"]
-    )
-    same_level = "level" not in given or wanted_form.facts.n_scalar == facts.n_scalar
+    target = Potential.new(settings.level, names, wanted["cutoff"], wanted["min_distance"], wanted["radial_basis_size"])
+    same_level = "level" not in given or target.facts.n_scalar == facts.n_scalar
     if same_species and same_level and wanted == kept:
         return initial.copy()
-    if not same_level or "level" in given:
-        target = wanted_form
-    else:
+    if "level" not in given:
         raise Error(
             "the initial potential's distances, radial basis or species are to be changed: give the level as well"
         )
-    if not facts.trained:
-        return target
-    return in_form_of(initial, target, settings.seed)
+    return in_form_of(initial, target, settings.seed) if facts.trained else target
 
 
 def split(configurations: Sequence[Atoms], share: float, seed: int) -> tuple[list[Atoms], list[Atoms]]:
