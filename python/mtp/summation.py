@@ -41,6 +41,10 @@ class _Block:
     kinds: np.ndarray  # of the values: 0 energy, 1 force, 2 virial; int8
     near: Neighbourhoods | None = None
 
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Of energies', forces' and virials' entries, (3,)."""
+        return np.bincount(self.kinds, weights=values, minlength=3)
+
 
 class Share:
     """The bins of one rank: what it adds to the sums, computed by `threads` threads. memory: bytes that neighbour lists
@@ -98,20 +102,17 @@ class Share:
         return np.concatenate([(rows.T @ rows).ravel(), rows.T @ y, [y @ y]])
 
     def _errors(self, block: _Block, near: Neighbourhoods) -> np.ndarray:
-        weighted, _ = self.potential.square_errors(near, block.values, block.weights, False)
-        plain, _ = self.potential.square_errors(near, block.values, _plain_weights(block), False)
-        return np.concatenate([weighted, plain[:2]])
+        square = (self.potential.observables(near) - block.values) ** 2
+        return np.concatenate([block.sums(block.weights * square), block.sums(_plain_weights(block) * square)[:2]])
 
     def _gradient(self, block: _Block, near: Neighbourhoods) -> np.ndarray:
         return np.concatenate(self.potential.square_errors(near, block.values, block.weights))
 
     def _sizes(self, block: _Block, near: Neighbourhoods) -> np.ndarray:
         """Sums of the sizes of residuals, and their numbers, by kind."""
-        size = np.abs(self.potential.observables(near) - block.values) * (block.weights > 0)
-        return np.array(
-            [*(size[block.kinds == kind].sum() for kind in range(3)),
-             *(np.count_nonzero(block.weights[block.kinds == kind]) for kind in range(3))]
-        )  # fmt: skip
+        known = block.weights > 0
+        size = np.abs(self.potential.observables(near) - block.values)
+        return np.concatenate([block.sums(size * known), block.sums(known)])
 
     def _weigh_down(self, limits: np.ndarray, block: _Block, near: Neighbourhoods) -> np.ndarray:
         size = np.abs(self.potential.observables(near) - block.values)
