@@ -230,9 +230,7 @@ def motep_loss(potential: Potential, configurations: list[Atoms], species: str) 
     except ImportError:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        bare = potential.copy()
-        bare.species = None  # motep does not read names of elements
-        bare.save(Path(folder) / "potential.mtp")
+        potential.save(Path(folder) / "potential.mtp")
         data = read_mtp(Path(folder) / "potential.mtp")
     data.species = [Atoms(species).numbers[0]]
     theirs = LossFunction(configurations, data, LossSetting(), engine="cext")
