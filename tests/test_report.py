@@ -159,7 +159,8 @@ def test_numbers_are_those_of_an_independent_sum(potential, configurations, tmp_
 def test_forces_of_all_atoms_are_kept(potential, configurations, tmp_path):
     data = [*configurations(3, 1), *configurations(2, 2, without=["forces"])]
     write_report(tmp_path, potential, {"data": data})
-    kept = np.load(tmp_path / "forces.npz")
+    with np.load(tmp_path / "forces.npz") as file:
+        kept = dict(file)
     assert kept["ids"].tolist() == [atoms.info["source"] for atoms in data[:3]]
     assert kept["configuration"].tolist() == np.repeat(range(3), 8).tolist()
     assert kept["atom"].tolist() == 3 * list(range(8))

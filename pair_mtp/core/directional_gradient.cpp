@@ -210,9 +210,19 @@ DirectionalGradient::DirectionalGradient(const PlanView &view) : Sites<Lane8>(vi
   sums.require(static_cast<std::size_t>(n_active()) * width);
 }
 
+// Neighbours that pad a lane have no weight, but what is left in memory may be no number.
+void DirectionalGradient::pad_directions()
+{
+  for (int z = 0; z < plan.n_species; z++)
+    for (int lane = 0; lane < width; lane++)
+      for (int n = count[z * width + lane]; n < n_slots[z]; n++)
+        for (int i = 0; i < 3; i++) reinterpret_cast<double *>(gradients + 3 * (static_cast<std::size_t>(z) * capacity + n) + i)[lane] = 0;
+}
+
 void DirectionalGradient::add_gradient(const double *energy_weights, double *gradient)
 {
   pad();
+  pad_directions();
   alignas(64) double weights[width];
   std::copy(energy_weights, energy_weights + width, weights);
   on_best_vectors<ForwardOverReverse>(this, static_cast<const double *>(weights), sums.get());

@@ -30,6 +30,8 @@ class DirectionalGradient : public Sites<Lane8> {
  private:
   Scratch<double> tangents, sums;
 
+  void pad_directions();
+
   friend struct ForwardOverReverse;
 };
 
