@@ -111,15 +111,16 @@ mtp_status mtp_live_get_facts(int64_t handle, mtp_live_facts *facts)
   });
 }
 
-mtp_status mtp_live_watch(int64_t handle, double select_above, double break_above, int64_t capacity)
+mtp_status mtp_live_watch(int64_t handle, double select_above, double break_above, int64_t capacity, double radius)
 {
   return with_style(handle, [&](LiveStyle &style) {
-    if (std::isnan(select_above) || std::isnan(break_above) || capacity < 0)
-      throw Error(Error::Kind::argument, "thresholds must be numbers and the capacity not negative");
+    if (std::isnan(select_above) || std::isnan(break_above) || std::isnan(radius) || std::isinf(radius) || capacity < 0)
+      throw Error(Error::Kind::argument, "thresholds and radius must be numbers, the radius finite, and the capacity not negative");
     if (select_above > 0 && break_above < select_above) throw Error(Error::Kind::argument, "the break threshold lies below the select threshold");
     style.select_above = std::max(select_above, 0.0);
     style.break_above = break_above;
     style.capacity = capacity;
+    style.radius = std::max(radius, 0.0);
   });
 }
 
@@ -128,9 +129,10 @@ mtp_status mtp_live_get_flagged(int64_t handle, int64_t index, mtp_flagged *flag
 {
   return with_style(handle, [&](LiveStyle &style) {
     if (index < 0 || index >= static_cast<int64_t>(style.flagged.size()))
-      throw Error(Error::Kind::argument, "flagged configuration " + std::to_string(index) + " of " + std::to_string(style.flagged.size()));
-    const FlaggedConfiguration &kept = style.flagged[index];
+      throw Error(Error::Kind::argument, "flagged entry " + std::to_string(index) + " of " + std::to_string(style.flagged.size()));
+    const Flagged &kept = style.flagged[index];
     flagged->step = kept.step;
+    flagged->centre = kept.centre;
     flagged->n_atoms = static_cast<int64_t>(kept.tags.size());
     flagged->grade = kept.grade;
     std::copy(kept.cell, kept.cell + 9, flagged->cell);

