@@ -74,6 +74,13 @@ void LiveStyle::set_model(std::shared_ptr<const Model> next)
   version++;
 }
 
+void LiveStyle::count(double highest)
+{
+  constexpr std::array<double, 9> ends = {1, 1.5, 2, 3, 5, 10, 20, 50, 100};
+  histogram[std::lower_bound(ends.begin(), ends.end(), highest) - ends.begin()]++;
+  highest_grade = std::max(highest_grade, highest);
+}
+
 std::shared_ptr<LiveStyle> register_live_style(std::uint64_t lammps)
 {
   auto style = std::make_shared<LiveStyle>();
@@ -107,7 +114,8 @@ mtp_status mtp_live_list(int32_t capacity, int64_t *handles, int32_t *n)
 mtp_status mtp_live_get_facts(int64_t handle, mtp_live_facts *facts)
 {
   return with_style(handle, [&](LiveStyle &style) {
-    *facts = {style.lammps, style.version, static_cast<int64_t>(style.flagged.size()), style.n_dropped, style.break_step, style.highest_grade};
+    *facts = {style.lammps, style.version, static_cast<int64_t>(style.flagged.size()), style.n_dropped, style.break_step, style.highest_grade, {}};
+    std::copy(style.histogram.begin(), style.histogram.end(), facts->histogram);
   });
 }
 
@@ -152,6 +160,7 @@ mtp_status mtp_live_clear(int64_t handle)
     style.n_dropped = 0;
     style.break_step = -1;
     style.highest_grade = 0;
+    style.histogram.fill(0);
   });
 }
 

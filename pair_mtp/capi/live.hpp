@@ -5,6 +5,7 @@
 #include "../core/plan.hpp"
 #include "../core/potential.hpp"
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -41,10 +42,12 @@ struct LiveStyle {
   double radius = 0;    // of neighbourhoods to keep; 0: whole configurations
   std::int64_t capacity = 0, n_dropped = 0, break_step = -1;
   double highest_grade = 0;
+  std::array<std::int64_t, 10> histogram = {};
   std::vector<Flagged> flagged;
 
   std::shared_ptr<const Model> current_model();
   void set_model(std::shared_ptr<const Model> next);
+  void count(double highest);    // of a graded step
 };
 
 // Registers a pair style under a new handle; it stays listed until the returned pointer's last owner lets go of it.

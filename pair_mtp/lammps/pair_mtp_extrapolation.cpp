@@ -160,7 +160,7 @@ void PairMTPExtrapolation::report()
   if (comm->me == 0) pvector[0] = highest;    // compute pair sums over the ranks
 
   const std::lock_guard<std::mutex> lock(live->mutex);
-  live->highest_grade = std::max(live->highest_grade, highest);
+  live->count(highest);
   auto room = static_cast<std::int64_t>(std::min(least[3], 1e15));
   if (!none_passes && whole) keep(room, highest, [&] { return configuration(highest); });
   for (const Centre &centre : centres) keep(room--, centre.grade, [&] { return neighbourhood(centre, radius); });

@@ -23,6 +23,7 @@ class LiveFacts:
     n_dropped: int
     break_step: int | None
     highest_grade: float
+    histogram: list[int]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class LiveStyle:
         raw = ffi.new("mtp_live_facts *")
         call("live_get_facts", self.handle, raw)
         values = {name: getattr(raw, name) for name in LiveFacts.__dataclass_fields__}
-        return LiveFacts(**{**values, "break_step": None if raw.break_step < 0 else raw.break_step})
+        values["break_step"] = None if raw.break_step < 0 else raw.break_step
+        return LiveFacts(**{**values, "histogram": list(raw.histogram)})
 
     def watch(
         self, select: float, break_above: float = np.inf, capacity: int = 1000, radius: float | None = None
