@@ -41,6 +41,7 @@ class PairMTPExtrapolation : public PairMTP {
   bool watched() const;
   bool trusted() const;
   void ask_for_grades() { asked = true; }
+  void forget_grades() { last_graded = -1; }
   bool grades_configurations() const;
 
  protected:
