@@ -62,7 +62,7 @@ class MemoryWalk(Walk):
                 fix mtp_rollback all mtp/rollback {interval}
             """)
         except Exception as error:
-            raise Error(f"{self.title}: LAMMPS: {_last_line(error)}") from None
+            raise Error(f"{self.title}: LAMMPS: {_said(error)}") from None
         (self._style,) = live.styles(self._lammps)
         self._species = potential.species
         selection = self.selection
@@ -78,7 +78,7 @@ class MemoryWalk(Walk):
             self._commands(f"run {end} upto start {self._begin} stop {self._end}")
         except Exception as error:
             # with several ranks LAMMPS has ended the job already unless all of them failed alike
-            passage.failure, self._failed = _last_line(error), True
+            passage.failure, self._failed = _said(error), True
         facts = self._style.facts
         passage.end, passage.highest_grade, passage.break_step = self._step, facts.highest_grade, facts.break_step
         passage.histogram, passage.n_dropped = facts.histogram, facts.n_dropped
@@ -89,7 +89,7 @@ class MemoryWalk(Walk):
             try:
                 self._file(self.script.rest)
             except Exception as error:
-                raise Error(f"{self.title}: LAMMPS, after the run: {_last_line(error)}") from None
+                raise Error(f"{self.title}: LAMMPS, after the run: {_said(error)}") from None
         return passage
 
     def take(self, potential: Potential, path: Path) -> int | None:
@@ -133,8 +133,10 @@ def seed_of(*numbers: int) -> int:
     return 1 + hash(numbers) % 900000000
 
 
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+def _said(error: Exception) -> str:
+    """LAMMPS' own words, without the input line that it quotes after them."""
+    lines = str(error).strip().splitlines()
+    return " ".join(next((line for line in lines if "ERROR" in line), lines[-1]).split())
 
 
 @contextmanager

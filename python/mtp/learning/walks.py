@@ -21,9 +21,9 @@ class Passage:
     """A piece of a walk under one potential.
 
     title: of the walk. begin, end: steps. highest_grade, histogram: over all graded steps; the histogram counts them by
-    the highest grade of each, between the GRADES. break_step: where it was stopped; None where it was not. failure: what
-    the engine said if it failed. n_dropped: above `select`, but beyond the capacity. flagged: what was kept, on the
-    group's first rank: configurations with "step" and "grade" in their info, or neighbourhoods (see
+    the highest grade of each, between the GRADES. break_step: where it was stopped; None where it was not. failure:
+    what the engine said if it failed. n_dropped: above `select`, but beyond the capacity. flagged: what was kept, on
+    the group's first rank: configurations with "step" and "grade" in their info, or neighbourhoods (see
     mtp.live.gather_flagged). finished: whether this was the walk's last piece.
     """
 
