@@ -29,11 +29,11 @@ const char *const can_be_put_back[] = {
     "nve", "nve/limit", "nve/noforce", "press/berendsen", "momentum", "setforce", "addforce", "aveforce", "lineforce", "planeforce", "enforce2d",
     "viscous", "wall/reflect", "print", "halt", "GROUP", "OMP",
     // what they write to restart files
-    "nvt", "npt", "nph", "nvt/sllod", "deform", "temp/rescale", "temp/berendsen", "temp/csvr",
+    "nvt", "npt", "nph", "nvt/sllod", "deform", "temp/rescale", "temp/berendsen",
     // data of atoms, which travel with the atoms
     "pair", "spring/self", "property/atom", "STORE/ATOM",
-    // a random stream, which goes on
-    "langevin"};
+    // a random stream, which goes on: that of langevin is out of reach, what temp/csvr writes leaves out half of a pair of normal deviates
+    "langevin", "temp/csvr"};
 
 constexpr int atom_data = 1024;    // doubles that LAMMPS lets a fix keep for an atom without asking (Comm's extra room)
 
@@ -66,6 +66,7 @@ FixMTPRollback::FixMTPRollback(LAMMPS *lmp, int narg, char **arg) : Fix(lmp, nar
   if (nevery < 1) error->all(FLERR, "fix {}: the interval must be at least 1 step, not {}", style, nevery);
   scalar_flag = 1;
   global_freq = 1;
+  extscalar = 0;
   dynamic_group_allow = 1;
 }
 
