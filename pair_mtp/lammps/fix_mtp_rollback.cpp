@@ -60,13 +60,22 @@ struct AtomArray {
 
 FixMTPRollback::FixMTPRollback(LAMMPS *lmp, int narg, char **arg) : Fix(lmp, narg, arg)
 {
-  if (narg != 4) error->all(FLERR, "fix {} takes one argument, the number of steps between two looks at the grades: fix ID all {} N", style, style);
+  if (narg != 4 && narg != 6)
+    error->all(FLERR, "fix {} takes the number of steps between two looks at the grades, and two grades at most: fix ID all {} N [G B]", style,
+               style);
   if (igroup != 0) error->all(FLERR, "fix {}: a state is that of all atoms; use group all", style);
   nevery = utils::inumeric(FLERR, arg[3], false, lmp);
   if (nevery < 1) error->all(FLERR, "fix {}: the interval must be at least 1 step, not {}", style, nevery);
-  scalar_flag = 1;
+  if (narg == 6) {
+    select_above = utils::numeric(FLERR, arg[4], false, lmp);
+    break_above = utils::numeric(FLERR, arg[5], false, lmp);
+    if (!(select_above > 0 && break_above >= select_above))
+      error->all(FLERR, "fix {}: the second grade, {}, must not be lower than the first, {}, which must be above 0", style, arg[5], arg[4]);
+  }
+  scalar_flag = vector_flag = 1;
+  size_vector = 1;
   global_freq = 1;
-  extscalar = 0;
+  extscalar = extvector = 0;
   dynamic_group_allow = 1;
 }
 
@@ -86,7 +95,10 @@ void FixMTPRollback::init()
   check_fixes();
   find_styles();
   // fix pair lets a step be graded once, so a run that begins where the last one ended would begin without grades
-  for (const Watched &watched : styles) watched.style->ask_for_grades();
+  for (const Watched &watched : styles) {
+    watched.style->ask_for_grades();
+    if (select_above > 0) watched.style->watch(select_above, break_above);
+  }
 }
 
 void FixMTPRollback::check_fixes()
@@ -299,6 +311,13 @@ void FixMTPRollback::put_back_step()
 double FixMTPRollback::compute_scalar()
 {
   return static_cast<double>(kept.step);
+}
+
+double FixMTPRollback::compute_vector(int)
+{
+  bigint step = -1;
+  for (const Watched &watched : styles) step = std::max(step, watched.style->break_step());
+  return static_cast<double>(step);
 }
 
 double FixMTPRollback::memory_usage()

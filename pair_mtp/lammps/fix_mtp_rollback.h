@@ -2,8 +2,9 @@
 // fix mtp/rollback: keeps the latest state of a run that a potential with extrapolation grades could be trusted with, and puts it back.
 //
 //   fix ID all mtp/rollback N          looks every N steps whether the state is to be kept
+//   fix ID all mtp/rollback N G B      also where no driver does: states up to grade G are trusted, above B the run ends
 //   fix_modify ID restore              between two runs: back to the state kept
-//   f_ID                               its step, -1 before there is one
+//   f_ID, f_ID[1]                      its step; the step at which a grade ended the run; -1 before there is one
 #ifndef LMP_FIX_MTP_ROLLBACK_H
 #define LMP_FIX_MTP_ROLLBACK_H
 
@@ -27,6 +28,7 @@ class FixMTPRollback : public Fix {
   void post_run() override;
   int modify_param(int narg, char **arg) override;
   double compute_scalar() override;
+  double compute_vector(int) override;
   double memory_usage() override;
 
  private:
@@ -51,6 +53,7 @@ class FixMTPRollback : public Fix {
     bool has_watch;
   };
 
+  double select_above = 0, break_above = 0;    // 0: what a driver says
   Snapshot kept;
   std::vector<Watched> styles;
   bigint left_at = -1;    // the step at which the last run ended, or to which the state was put back

@@ -259,6 +259,20 @@ void PairMTPExtrapolation::add_atom(mtp::Flagged &kept, int i, const double *pos
   kept.positions.insert(kept.positions.end(), position, position + 3);
 }
 
+void PairMTPExtrapolation::watch(double select_above, double break_above)
+{
+  const std::lock_guard<std::mutex> lock(live->mutex);
+  live->select_above = select_above;
+  live->break_above = break_above;
+  live->capacity = 0;
+}
+
+bigint PairMTPExtrapolation::break_step() const
+{
+  const std::lock_guard<std::mutex> lock(live->mutex);
+  return live->break_step;
+}
+
 bool PairMTPExtrapolation::watched() const
 {
   int any;

@@ -38,6 +38,9 @@ class PairMTPExtrapolation : public PairMTP {
 
   // For fix mtp/rollback. watched: collective; whether a driver watches this style, on any rank. trusted: whether grades of this step are known and
   // none passes the watch's threshold, alike on all ranks. ask_for_grades: in the next force computation.
+  // watch: as a driver does, with nothing kept. break_step: -1 if no run was ended.
+  void watch(double select_above, double break_above);
+  bigint break_step() const;
   bool watched() const;
   bool trusted() const;
   void ask_for_grades() { asked = true; }

@@ -25,6 +25,7 @@ from mtp import structures
 from mtp.configurations import types
 from mtp.errors import Error
 from mtp.learning.crew import Crew
+from mtp.learning.files import FileWalk
 from mtp.learning.folder import Folder
 from mtp.learning.memory import MemoryWalk
 from mtp.learning.ranks import NotConverged, led, on_root
@@ -241,8 +242,11 @@ class Loop:
         return found
 
     def _walk(self, k: int, comm: MPI.Comm) -> Walk:
-        log = self.folder.path / f"log_{k}.lammps"
-        return MemoryWalk(self.scripts[k], self.settings.selection, log, (self.settings.seed, k), comm)
+        transport, selection, seeds = self.settings.transport, self.settings.selection, (self.settings.seed, k)
+        if transport.type == "files":
+            folder = self.folder.path / f"walk_{k}"
+            return FileWalk(self.scripts[k], selection, folder, seeds, comm, transport.command)
+        return MemoryWalk(self.scripts[k], selection, self.folder.path / f"log_{k}.lammps", seeds, comm)
 
     def _go_on_from(self, number: int) -> None:
         """Remember which walks had passed under the potential of that round, with the same search."""

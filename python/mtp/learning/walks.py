@@ -80,3 +80,8 @@ def histogram(grades: Iterable[float]) -> list[int]:
     """How many grades lie between the GRADES."""
     places = np.searchsorted(GRADES, np.fromiter(grades, dtype=float), side="left")
     return np.bincount(places, minlength=len(GRADES) + 1).tolist()
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed that LAMMPS takes, of some numbers."""
+    return 1 + hash(numbers) % 900000000
