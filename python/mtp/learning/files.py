@@ -152,7 +152,8 @@ variable mtp_broke equal $(f_mtp_rollback[1])
 if "${{mtp_broke}} >= 0" then "fix_modify mtp_rollback restore"
 write_restart "{place}/restart"
 print """
-                f"""'{{"first": $(v_mtp_first), "stopped": ${{mtp_stopped}}, "broke": ${{mtp_broke}}, "step": $(step)}}' """
+                f"""'{{"first": $(v_mtp_first), "stopped": ${{mtp_stopped}}, """
+                f""""broke": ${{mtp_broke}}, "step": $(step)}}' """
                 f"""file "{place}/end.json" screen no
 if "${{mtp_broke}} < 0 && $(step) >= $(v_mtp_last)" then 'include "{place}/rest.lammps"'
 """,

@@ -262,6 +262,7 @@ class Loop:
             {"walk": self.scripts[post.walk].title, "number": post.walk, "turn": post.turn, "waits": post.waits}
             for post in posts
         ]
+        state["rollbacks"] = self.record.get("rollbacks", [])
         counts = self.folder.dataset.counts()
         self.folder.set_state({**state, **counts, "crew": self.crew.state(), "search": self.settings.search()})
 
