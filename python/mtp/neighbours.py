@@ -91,6 +91,22 @@ class Neighbourhoods:
         """(P,), the atom i of every pair."""
         return np.repeat(np.arange(len(self)), np.diff(self.first))
 
+    def of_centres(self, centres: np.ndarray) -> Neighbourhoods:
+        """The neighbourhoods of some atoms, (m,) indices, and behind them one atom without neighbours of each species,
+        which stands for all neighbours of that species: enough for what belongs to centres, not for forces."""
+        counts = np.diff(self.first)[centres]
+        ends = np.cumsum(counts)
+        pairs = np.repeat(self.first[centres] - ends + counts, counts) + np.arange(counts.sum())
+        kinds = np.arange(self.species.max() + 1, dtype=np.int32)
+        n_atoms, n_pairs = len(centres) + len(kinds), len(pairs)
+        return Neighbourhoods(
+            np.array([0, n_atoms], dtype=np.int64),
+            np.concatenate([self.species[centres], kinds]),
+            np.concatenate([[0], ends, np.full(len(kinds), n_pairs)]),
+            len(centres) + self.species[self.neighbour[pairs]],
+            self.vectors[pairs],
+        )
+
     def as_c(self):
         """Borrowed `mtp_neighbourhoods *`; valid as long as this object lives."""
         return ffi.new(

@@ -17,7 +17,7 @@ from numpy.polynomial.chebyshev import chebvander
 from mtp.configurations import types
 from mtp.errors import Error, LibraryError
 from mtp.library import NULL, call, doubles, ffi, int64s, new_potential
-from mtp.neighbours import Batch, Neighbourhoods, batches, named, neighbourhoods
+from mtp.neighbours import BATCH, Batch, Neighbourhoods, batches, named, neighbourhoods
 
 MODES = ("neighbourhood", "configuration")
 VOIGT = [0, 4, 8, 5, 2, 1]  # of a flattened 3 x 3 matrix: xx yy zz yz xz xy
@@ -294,9 +294,13 @@ class Potential:
 
     def parameter_gradient(self, atoms: Atoms) -> np.ndarray:
         """∂V_i/∂θ, (N, n_parameters)."""
-        near = self.neighbourhoods(atoms)
+        with named(atoms):
+            return self.gradient_rows(self.neighbourhoods(atoms))
+
+    def gradient_rows(self, near: Neighbourhoods) -> np.ndarray:
+        """∂V_i/∂θ of the atoms of several configurations, (N, n_parameters)."""
         rows = np.empty((len(near), self.facts.n_parameters))
-        self._of(atoms, "parameter_gradient", near, doubles(rows))
+        call("parameter_gradient", self._handle, near.as_c(), doubles(rows))
         return rows
 
     def jacobian(self, atoms: Atoms, near: Neighbourhoods | None = None, linear_only: bool = False) -> Jacobian:
@@ -356,47 +360,59 @@ class Potential:
 
         Per atom in neighbourhood mode; one number in configuration mode. Raises Error without an active set.
         """
-        near = self.neighbourhoods(atoms)
+        with named(atoms):
+            grades = self.grades_of(self.neighbourhoods(atoms))
         local = self.facts.active_set == "neighbourhood"
-        grades = np.zeros(len(near) if local else 1)
-        self._of(atoms, "grade", near, doubles(grades))
         return Grades(float(grades.max(initial=0.0)), grades if local else None)
+
+    def grades_of(self, near: Neighbourhoods) -> np.ndarray:
+        """Extrapolation grades of several configurations: of their atoms in neighbourhood mode, else one of each."""
+        local = self.facts.active_set == "neighbourhood"
+        grades = np.zeros(len(near) if local else len(near.first_atom) - 1)
+        call("grade", self._handle, near.as_c(), doubles(grades))
+        return grades
 
     def rows(self, atoms: Atoms, mode: str = "neighbourhood") -> np.ndarray:
         """The rows a configuration offers to an active set: its atoms' in neighbourhood mode, else their mean."""
-        rows = self.parameter_gradient(atoms)
         if _mode_number(mode) == 0:
-            return rows
-        return rows.sum(axis=0, keepdims=True) / max(len(atoms), 1)
+            return self.parameter_gradient(atoms)
+        total = np.zeros((1, self.facts.n_parameters))
+        with named(atoms):
+            near = self.neighbourhoods(atoms)
+            for start in range(0, len(near), BATCH):  # never the rows of all atoms
+                centres = np.arange(start, min(start + BATCH, len(near)))
+                total += self.gradient_rows(near.of_centres(centres))[: len(centres)].sum(axis=0)
+        return total / max(len(atoms), 1)
 
     def select(
         self,
         configurations: Sequence[Atoms],
         mode: str = "neighbourhood",
         threshold: float = SWAP_THRESHOLD,
+        comm=None,
     ) -> list[int]:
         """Offer configurations to the active set (begun anew where there is none of this mode) by maxvol.
 
         Returns the indices of those of which a row entered and stayed, ascending. Afterwards no configuration
         offered, and none in the set before, has a grade above `threshold`.
+
+        With an mpi4py communicator the call is collective: the configurations of all ranks, in the order of the ranks,
+        are offered (all may be on rank 0, or each may hold a part), and indices and active set are the same on every
+        rank, and for any number of ranks. An error on one rank is raised on all.
         """
-        rows = [self.rows(atoms, mode) for atoms in configurations]
-        if not rows:
-            return []
-        owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-        stacked = np.ascontiguousarray(np.concatenate(rows))
+        from mtp.selection import select  # there, because it builds on potentials
+
+        return select(self, configurations, mode, threshold, comm)
+
+    def offer(self, rows: np.ndarray, mode: str, threshold: float = SWAP_THRESHOLD) -> np.ndarray:
+        """Offer rows (m, n_parameters) to the active set, begun anew where there is none of this mode, by maxvol.
+
+        Returns for each place of the set the row that now stands there, -1 where it did not change: (n_parameters,).
+        """
+        rows = np.ascontiguousarray(rows, dtype=float)
         slots = np.empty(self.facts.n_parameters, dtype=np.int64)
-        call(
-            "select",
-            self._handle,
-            _mode_number(mode),
-            len(stacked),
-            doubles(stacked),
-            threshold,
-            int64s(slots),
-            NULL,
-        )
-        return sorted({int(owner[slot]) for slot in slots if slot >= 0})
+        call("select", self._handle, _mode_number(mode), len(rows), doubles(rows), threshold, int64s(slots), NULL)
+        return slots
 
     @property
     def active_set(self) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -193,6 +193,12 @@ class Ranks:
             self.comm.bcast(("forget", name))
         del self._shares[name]
 
+    def together(self, function: Callable, *arguments: object) -> None:
+        """Rank 0: let the others call function(comm, *arguments), which rank 0 has to meet. A library error that it
+        raises there is left to rank 0, which has to raise it as well."""
+        if self.comm:
+            self.comm.bcast(("together", function, *arguments))
+
     def _dismiss(self) -> None:
         if self.comm:
             self.comm.bcast(("dismiss",))
@@ -205,6 +211,9 @@ class Ranks:
                 self._shares[name] = Share(potential, self._scatter(None), threads, memory)
             elif what == "forget":
                 del self._shares[name]
+            elif what == "together":
+                with suppress(Error):
+                    name(self.comm, *more)
             else:
                 parts = self._shares[name].parts(*more)
                 for _ in self._shares[name].bins:

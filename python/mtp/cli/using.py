@@ -128,27 +128,37 @@ def select(
     threshold: Annotated[float, typer.Option(help="Grade above which a candidate is considered.")] = 2.0,
     species: SpeciesOption = None,
 ) -> None:
-    """Build the active set from training data; or choose, by maxvol, the candidates that extrapolate most."""
-    from mtp import configurations
+    """Build the active set from training data; or choose, by maxvol, the candidates that extrapolate most.
 
-    check_output(output, None if candidates else ".almtp")
-    loaded, read = load_with_data(potential, train, species)
-    offered = read_all(candidates, loaded.species) if candidates else []
-    chosen = loaded.select(read, mode)
-    console.print(
-        f"active set ({mode}): {loaded.facts.n_parameters} rows from {len(chosen)} of {len(read)} configurations"
-    )
-    if not candidates:
-        loaded.save(output)
+    Under mpiexec the ranks share the work, and choose what one would.
+    """
+    import mpi4py.MPI as MPI
+
+    from mtp import configurations, selection
+    from mtp.summation import Ranks
+
+    ranks = Ranks(MPI.COMM_WORLD)
+    with ranks.lead() as leading:
+        if not leading:
+            return
+        check_output(output, None if candidates else ".almtp")
+        loaded, read = load_with_data(potential, train, species)
+        offered = read_all(candidates, loaded.species) if candidates else []
+        chosen = selection.lead(ranks, loaded, read, mode)
+        console.print(
+            f"active set ({mode}): {loaded.facts.n_parameters} rows from {len(chosen)} of {len(read)} configurations"
+        )
+        if not candidates:
+            loaded.save(output)
+            console.print(f"wrote {output}")
+            return
+        best = [offered[i] for i in selection.lead(ranks, loaded, offered, mode, threshold)]
+        console.print(f"chose {len(best)} of {len(offered)} candidates with grades above {threshold:g}")
+        if best:
+            configurations.write(output, best, loaded.species)
+        else:
+            output.write_text("")  # none chosen, and none left over from an earlier call
         console.print(f"wrote {output}")
-        return
-    best = [offered[i] for i in loaded.select(offered, mode, threshold)]
-    console.print(f"chose {len(best)} of {len(offered)} candidates with grades above {threshold:g}")
-    if best:
-        configurations.write(output, best, loaded.species)
-    else:
-        output.write_text("")  # none chosen, and none left over from an earlier call
-    console.print(f"wrote {output}")
 
 
 def grade(
