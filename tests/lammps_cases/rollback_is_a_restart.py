@@ -89,9 +89,7 @@ def state(run):
     """Step, box, positions and velocities in the order of the tags, mean square displacement."""
     atoms = {name: run.numpy.extract_atom(name)[: run.extract_setting("nlocal")] for name in ("id", "x", "v", "image")}
     low, high, *tilt = run.extract_box()[:5]
-    cell = np.array(
-        [[high[0] - low[0], 0, 0], [tilt[0], high[1] - low[1], 0], [tilt[2], tilt[1], high[2] - low[2]]]
-    )
+    cell = np.array([[high[0] - low[0], 0, 0], [tilt[0], high[1] - low[1], 0], [tilt[2], tilt[1], high[2] - low[2]]])
     image = np.stack([(atoms["image"] & 1023) - 512, (atoms["image"] >> 10 & 1023) - 512, (atoms["image"] >> 20) - 512])
     parts = world.allgather((atoms["id"], atoms["x"] + image.T @ cell, atoms["v"]))
     tags, positions, velocities = (np.concatenate(rows) for rows in zip(*parts, strict=True))

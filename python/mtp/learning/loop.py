@@ -28,7 +28,7 @@ from mtp.learning.crew import Crew
 from mtp.learning.files import FileWalk
 from mtp.learning.folder import Folder
 from mtp.learning.memory import MemoryWalk
-from mtp.learning.ranks import NotConverged, led, on_root
+from mtp.learning.ranks import NotConverged, Stopped, led, on_root
 from mtp.learning.scripts import Script, scripts, write_data
 from mtp.learning.teacher import Teacher
 from mtp.learning.walks import Passage, Walk
@@ -101,7 +101,8 @@ class Loop:
         start = time.monotonic()
         self._label(number)
         self._on_root(lambda: self._note("fitting", number))
-        self.record = led(self.comm, lambda ranks: self.teacher.fit(number, ranks))
+        self._learn(number)
+        self.record = self._on_root(lambda: self.teacher.report(number))
         self.potential = self._shared_potential(number)
         rollbacks = self.crew.take(self.potential, self.folder.file(number))
         self._on_root(lambda: self._taken(rollbacks))
@@ -121,6 +122,18 @@ class Loop:
         while self._on_root(lambda: self.crew.running and not self.teacher.labelled()):
             self._leg(number - 1)
         self._on_root(lambda: self.teacher.labelled(wait=True))
+
+    def _learn(self, number: int) -> None:
+        """The round's potential and active set, in the folder: all ranks fit and select."""
+        fitted = led(self.comm, lambda ranks: self.teacher.fit(number, ranks))
+        if fitted is None:
+            return
+        try:
+            comm = self.comm if self.comm.size > 1 else None
+            fitted.select(self.teacher.data, self.settings.selection.mode, comm=comm)
+        except Error as error:  # on all ranks alike
+            raise Stopped(str(error)) from error
+        self._on_root(lambda: fitted.save(self.folder.file(number)))
 
     def _taken(self, rollbacks: list[dict]) -> None:
         """The walks have a new potential."""

@@ -22,10 +22,11 @@ from mtp.summation import Ranks
 
 
 class Teacher:
-    """Labels, fits and chooses, in a loop's folder."""
+    """Labels, fits and chooses, in a loop's folder. data: what was fitted last."""
 
     def __init__(self, settings: LearnSettings, folder: Folder, say: Callable[[str], None]) -> None:
         self.settings, self.folder, self.say = settings, folder, say
+        self.data: list[Atoms] = []
         self._thread: Thread | None = None
         self._failure: BaseException | None = None
 
@@ -62,11 +63,9 @@ class Teacher:
             raise self._failure
         return not self._thread.is_alive()
 
-    def fit(self, number: int, ranks: Ranks) -> dict:
-        """The potential and active set of a round, in the folder; returns the beginning of the round's record."""
-        dataset, path = self.folder.dataset, self.folder.file(number)
-        previous = Potential.load(self.folder.file(number - 1)) if number else None
-        data = dataset.labelled()
+    def fit(self, number: int, ranks: Ranks) -> Potential | None:
+        """The potential of a round; None where it is in the folder, complete."""
+        dataset, path, data = self.folder.dataset, self.folder.file(number), self.folder.dataset.labelled()
         newest = [atoms for atoms in data if atoms.info["round"] == number]
         failures = [failure for failure in dataset.failures() if failure.atoms.info["round"] == number]
         if not data or (failures and not newest):
@@ -75,22 +74,26 @@ class Teacher:
                 f"loop cannot go on. The last reason: {failures[-1].reason}: {failures[-1].message}\n"
                 f"To try them again: ase db {dataset.path} status=failed -k status=pending"
             )
-        if not path.exists():
-            if previous is not None and not newest:
-                potential = previous  # the search has been widened, and there is nothing new to learn yet
-            else:
-                self.say(f"round {number}: fitting to {len(data)} configurations")
-                settings, species = self.settings.fit, self.settings.species
-                potential = fit(data, settings, species, previous, self._progress, ranks=ranks)
-                potential.select(data, self.settings.selection.mode)
-            potential.save(path)
-        counts = dataset.counts()
+        if path.exists():
+            return None
+        previous = self._previous(number)
+        if previous is not None and not newest:
+            previous.save(path)  # the search has been widened, and there is nothing new to learn yet
+            return None
+        self.say(f"round {number}: fitting to {len(data)} configurations")
+        self.data = data
+        return fit(data, self.settings.fit, self.settings.species, previous, self._progress, ranks=ranks)
+
+    def report(self, number: int) -> dict:
+        """The beginning of a round's record: what its potential was made from, and how good it is."""
+        previous, data, counts = self._previous(number), self.folder.dataset.labelled(), self.folder.dataset.counts()
+        newest = [atoms for atoms in data if atoms.info["round"] == number]
         return {
             "round": number,
             "labelled": counts["labelled"],
             "failed": counts["failed"],
             "new_labels": len(newest),
-            "train": compare(Potential.load(path), data).summary(),
+            "train": compare(Potential.load(self.folder.file(number)), data).summary(),
             "new": compare(previous, newest).summary() if previous is not None and newest else None,
             "target": self._target(number),
             "search": self.settings.search(),
@@ -103,6 +106,9 @@ class Teacher:
         for atoms in chosen:
             self.folder.dataset.add_candidate(atoms, number + 1, atoms.info["origin"], atoms.info["grade"])
         return len(chosen)
+
+    def _previous(self, number: int) -> Potential | None:
+        return Potential.load(self.folder.file(number - 1)) if number else None
 
     def _target(self, number: int) -> dict | None:
         """The property that is to be settled, and by how much the fit has changed it."""
