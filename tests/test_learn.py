@@ -310,6 +310,7 @@ def test_a_loop_that_is_killed_again_and_again_ends_like_one_that_was_not(mtp, t
     learned(mtp(killed, "learn", "learn.toml"))
 
     found, expected = (consistent(place / "run") for place in places.values())
+    # no walk that had learned was cut short here, so that the same walks led to the same potentials
     keys = ("labelled", "failed", "flagged", "selected", "converged")
     assert [[r[key] for key in keys] for r in found[1]] == [[r[key] for key in keys] for r in expected[1]]
     potentials = [Potential.load(place / "run" / "potential.mtp").parameters for place in places.values()]

@@ -63,7 +63,6 @@ class Loop:
         self.scripts = self._on_root(self._check)
         chunk, n = self.settings.selection.learn_after, len(self.scripts)
         self.crew = Crew(self._walk, n, self.settings.groups, chunk, self.comm)
-        self._on_root(lambda: self.folder.note_start(self.settings, self.comm.size))
 
     def close(self) -> None:
         """Let go of LAMMPS and of the folder."""
@@ -77,7 +76,7 @@ class Loop:
         if self._converged(rounds):
             self.say(f"{self.folder}: learned already, in {len(rounds)} rounds: nothing to do")
         else:
-            self._on_root(lambda: self._go_on_from(len(rounds)))
+            self._on_root(lambda: self._begin(len(rounds)))
         while not self._converged(rounds):
             number = len(rounds)
             if number >= self.settings.rounds:
@@ -261,9 +260,10 @@ class Loop:
             return FileWalk(self.scripts[k], selection, folder, seeds, comm, transport.command)
         return MemoryWalk(self.scripts[k], selection, self.folder.path / f"log_{k}.lammps", seeds, comm)
 
-    def _go_on_from(self, number: int) -> None:
-        """Remember which walks had passed under the potential of that round, with the same search."""
+    def _begin(self, number: int) -> None:
+        """Write the start down, and remember which walks have passed under the potential of that round."""
         state = self.folder.state
+        self.folder.note_start(self.settings, self.comm.size)
         same = state.get("round") == number and state.get("search") == self.settings.search()
         self._resumed = state.get("crew") if same else None
 
