@@ -16,8 +16,8 @@ from mtp import live
 from mtp.potential import Potential
 
 KEPT, LEFT, END = 50, 99, 160
-# tilts the box so that at the end of step 99, where the run is left, it is about to be flipped: 0.5 per ps from 1 - 0.0985
-# lattice constants to 1, half of the edge
+# Tilts the box by 0.5 per ps from 1 - 0.0985 lattice constants to 1, half of the edge, at the end of step 99, where
+# the run is left when the box is about to be flipped.
 DEFORM = "fix box all deform 1 x erate 0.1 xy erate 0.5"
 TILTED = "change_box all xy delta -0.0985 remap\n"
 ENSEMBLES = {
@@ -89,9 +89,7 @@ def state(run):
     """Step, box, positions and velocities in the order of the tags, mean square displacement."""
     atoms = {name: run.numpy.extract_atom(name)[: run.extract_setting("nlocal")] for name in ("id", "x", "v", "image")}
     low, high, *tilt = run.extract_box()[:5]
-    cell = np.array(
-        [[high[0] - low[0], 0, 0], [tilt[0], high[1] - low[1], 0], [tilt[2], tilt[1], high[2] - low[2]]]
-    )
+    cell = np.array([[high[0] - low[0], 0, 0], [tilt[0], high[1] - low[1], 0], [tilt[2], tilt[1], high[2] - low[2]]])
     image = np.stack([(atoms["image"] & 1023) - 512, (atoms["image"] >> 10 & 1023) - 512, (atoms["image"] >> 20) - 512])
     parts = world.allgather((atoms["id"], atoms["x"] + image.T @ cell, atoms["v"]))
     tags, positions, velocities = (np.concatenate(rows) for rows in zip(*parts, strict=True))
