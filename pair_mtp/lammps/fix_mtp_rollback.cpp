@@ -287,6 +287,7 @@ void FixMTPRollback::put_back_step()
   update->whichflag = between_runs;
   update->atime = kept.time;
   update->atimestep = kept.step;
+  update->first_update = 0;    // the next run needs a setup, even where `run ... pre no` would leave it out
   for (int k = 0; k < output->ndump; k++) {
     bigint &last = output->last_dump[k];
     const int every = output->every_dump[k];
