@@ -163,6 +163,7 @@ void FixMTPRollback::keep()
 {
   kept.step = update->ntimestep;
   kept.n_atoms = atom->natoms;
+  kept.n_bonds = atom->nbonds, kept.n_angles = atom->nangles, kept.n_dihedrals = atom->ndihedrals, kept.n_impropers = atom->nimpropers;
   kept.time = update->atime + (update->ntimestep - update->atimestep) * update->dt;
   kept.triclinic = domain->triclinic;
   std::copy(domain->boxlo, domain->boxlo + 3, kept.low);
@@ -255,6 +256,7 @@ void FixMTPRollback::put_back_atoms()
   atom->nlocal = kept.n_local;
   atom->nghost = 0;    // the next run finds them anew
   atom->natoms = kept.n_atoms;
+  atom->nbonds = kept.n_bonds, atom->nangles = kept.n_angles, atom->ndihedrals = kept.n_dihedrals, atom->nimpropers = kept.n_impropers;
 
   std::copy(kept.low, kept.low + 3, domain->boxlo);
   std::copy(kept.high, kept.high + 3, domain->boxhi);
@@ -299,6 +301,7 @@ void FixMTPRollback::put_back_step()
   update->whichflag = between_runs;
   update->atime = kept.time;
   update->atimestep = kept.step;
+  update->first_update = 0;    // the next run needs a setup, even where `run ... pre no` would leave it out
   for (int k = 0; k < output->ndump; k++) {
     bigint &last = output->last_dump[k];
     const int every = output->every_dump[k];

@@ -41,6 +41,7 @@ class FixMTPRollback : public Fix {
 
   struct Snapshot {
     bigint step = -1, n_atoms = 0;
+    bigint n_bonds = 0, n_angles = 0, n_dihedrals = 0, n_impropers = 0;
     double time = 0;
     double low[3] = {}, high[3] = {}, tilt[3] = {};    // tilt: xy xz yz
     int triclinic = 0, n_local = 0;
