@@ -2,6 +2,7 @@
 #include "active_set.hpp"
 
 #include "error.hpp"
+#include "simd.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -26,6 +27,60 @@ void multiply(int n, const double *matrix, const double *x, double *y)
     y[row] = sum;
   }
 }
+
+constexpr int batch = 8;    // groups of eight candidates that share each reading of the inverse
+
+// Coefficients of 8 n_groups rows: c[g][j][lane] = sum_i M[j][i] b[g][i][lane] for a row-major n x n matrix M.
+struct Coefficients {
+  template <class T> static MTP_FUNCTION void run(int n, int n_groups, const double *matrix, const double *rows, double *coefficients)
+  {
+    constexpr int height = 8;
+    for (int first = 0; first < n; first += height) {
+      const int end = std::min(n, first + height);
+      for (int g = 0; g < n_groups; g++) {
+        const T *const b = reinterpret_cast<const T *>(rows) + static_cast<std::size_t>(g) * n;
+        T *const c = reinterpret_cast<T *>(coefficients) + static_cast<std::size_t>(g) * n;
+        if (end - first == height) {
+          T sum[height] = {};
+          for (int i = 0; i < n; i++)
+            for (int j = 0; j < height; j++) sum[j] += b[i] * matrix[static_cast<std::size_t>(first + j) * n + i];
+          for (int j = 0; j < height; j++) c[first + j] = sum[j];
+        } else
+          for (int j = first; j < end; j++) {
+            T sum = {};
+            for (int i = 0; i < n; i++) sum += b[i] * matrix[static_cast<std::size_t>(j) * n + i];
+            c[j] = sum;
+          }
+      }
+    }
+  }
+};
+
+// What row j of A being replaced by a row of coefficients d does to the coefficients of others: c -= c_j / d_j (d - e_j).
+struct Exchange {
+  template <class T> static MTP_FUNCTION void run(int n, int n_groups, int j, const double *d, double *coefficients)
+  {
+    for (int g = 0; g < n_groups; g++) {
+      T *const c = reinterpret_cast<T *>(coefficients) + static_cast<std::size_t>(g) * n;
+      const T share = c[j] * (1 / d[j]);
+      for (int k = 0; k < n; k++) c[k] -= share * d[k];
+      c[j] = share;
+    }
+  }
+};
+
+// Subtracts factors[k] pivot from every row k of a row-major n x n matrix but row `skip`.
+struct Elimination {
+  template <class T> static MTP_FUNCTION void run(int n, int skip, const double *factors, const double *pivot, double *matrix)
+  {
+    for (int k = 0; k < n; k++) {
+      if (k == skip) continue;
+      double *const line = matrix + static_cast<std::size_t>(k) * n;
+      const double factor = factors[k];
+      for (int i = 0; i < n; i++) line[i] -= factor * pivot[i];
+    }
+  }
+};
 
 // The place of the largest |c|, or of one that is not a number.
 int largest(int n, const double *c)
@@ -71,32 +126,39 @@ std::int64_t ActiveSet::maximise_volume(std::int64_t n_rows, const double *candi
   if (!(threshold > 1)) throw Error(Error::Kind::argument, "the swap threshold must be above 1 (1.001 is usual)");
   std::fill(slots, slots + n, std::int64_t(-1));
   std::vector<double> c(n), scaled(n);
+  Scratch<double> rows_of_batch, coefficients;
+  rows_of_batch.require(static_cast<std::size_t>(batch) * n * pack_width);
+  coefficients.require(static_cast<std::size_t>(batch) * n * pack_width);
   std::int64_t n_swaps = 0;
   const std::int64_t most_swaps = 1000 + 100 * static_cast<std::int64_t>(n) + 10 * n_rows;
   for (bool changed = true; changed;) {
     changed = false;
-    for (std::int64_t row = 0; row < n_rows; row++) {
-      const double *b = candidates + row * n;
-      multiply(n, inverse_transposed.data(), b, c.data());
-      const int j = largest(n, c.data());
-      if (!std::isfinite(c[j]))
-        throw Error(Error::Kind::numerical, "candidate row " + std::to_string(row) + " of the active set holds NaN or infinity");
-      if (std::fabs(c[j]) <= threshold) continue;
-      // Sherman-Morrison for A += e_j (b - a_j): (A^-1)^T_k -= (c_k - delta_jk) / c_j * (A^-1)^T_j
-      double *pivot = &inverse_transposed[static_cast<std::size_t>(j) * n];
-      const double divisor = c[j];
-      for (int i = 0; i < n; i++) scaled[i] = pivot[i] / divisor;
-      for (int k = 0; k < n; k++) {
-        if (k == j) continue;
-        double *line = &inverse_transposed[static_cast<std::size_t>(k) * n];
-        for (int i = 0; i < n; i++) line[i] -= c[k] * scaled[i];
+    for (std::int64_t first = 0; first < n_rows; first += batch * pack_width) {
+      const int size = static_cast<int>(std::min<std::int64_t>(batch * pack_width, n_rows - first));
+      const int n_groups = (size + pack_width - 1) / pack_width;
+      std::fill_n(rows_of_batch.get(), static_cast<std::size_t>(n_groups) * n * pack_width, 0.0);
+      const auto place = [&](int row, int i) { return (static_cast<std::size_t>(row / pack_width) * n + i) * pack_width + row % pack_width; };
+      for (int row = 0; row < size; row++)
+        for (int i = 0; i < n; i++) rows_of_batch.get()[place(row, i)] = candidates[(first + row) * n + i];
+      on_best_vectors<Coefficients>(n, n_groups, inverse_transposed.data(), rows_of_batch.get(), coefficients.get());
+      for (int row = 0; row < size; row++) {
+        for (int k = 0; k < n; k++) c[k] = coefficients.get()[place(row, k)];
+        const int j = largest(n, c.data());
+        if (!std::isfinite(c[j]))
+          throw Error(Error::Kind::numerical, "candidate row " + std::to_string(first + row) + " of the active set holds NaN or infinity");
+        if (std::fabs(c[j]) <= threshold) continue;
+        on_best_vectors<Exchange>(n, n_groups, j, c.data(), coefficients.get());
+        // Sherman-Morrison for A += e_j (b - a_j): (A^-1)^T_k -= (c_k - delta_jk) / c_j * (A^-1)^T_j
+        double *pivot = &inverse_transposed[static_cast<std::size_t>(j) * n];
+        for (int i = 0; i < n; i++) scaled[i] = pivot[i] / c[j];
+        on_best_vectors<Elimination>(n, j, c.data(), scaled.data(), inverse_transposed.data());
+        std::copy(scaled.begin(), scaled.end(), pivot);
+        std::copy_n(candidates + (first + row) * n, n, &rows[static_cast<std::size_t>(j) * n]);
+        slots[j] = first + row;
+        changed = true;
+        if (++n_swaps % n == 0) invert();    // rounding errors of the updates do not pile up
+        if (n_swaps > most_swaps) throw Error(Error::Kind::numerical, "the volume of the active set does not settle: candidates are degenerate");
       }
-      std::copy(scaled.begin(), scaled.end(), pivot);
-      std::copy(b, b + n, &rows[static_cast<std::size_t>(j) * n]);
-      slots[j] = row;
-      changed = true;
-      if (++n_swaps % n == 0) invert();    // rounding errors of the updates do not pile up
-      if (n_swaps > most_swaps) throw Error(Error::Kind::numerical, "the volume of the active set does not settle: candidates are degenerate");
     }
     if (changed) invert();
   }
@@ -105,9 +167,10 @@ std::int64_t ActiveSet::maximise_volume(std::int64_t n_rows, const double *candi
 
 void ActiveSet::invert()
 {
-  // Gauss-Jordan with partial pivoting, after columns and then rows were scaled to a largest element of one
+  // Gauss-Jordan in place with partial pivoting, after columns and then rows were scaled to a largest element of one
   const std::size_t size = n;
-  std::vector<double> a(rows), inverse(size * size, 0.0), column_scale(size, 0.0);
+  std::vector<double> a(rows), column_scale(size, 0.0), row_scale(size), factors(size);
+  std::vector<std::size_t> pivots(size);
   for (std::size_t i = 0; i < size; i++)
     for (std::size_t j = 0; j < size; j++) column_scale[j] = std::max(column_scale[j], std::fabs(a[i * size + j]));
   for (std::size_t i = 0; i < size; i++) {
@@ -120,31 +183,30 @@ void ActiveSet::invert()
     }
     if (!(norm > 0) || !finite) throw Error(Error::Kind::numerical, "row " + std::to_string(i) + " of the active set is zero or not finite");
     for (std::size_t j = 0; j < size; j++) a[i * size + j] /= norm;
-    inverse[i * size + i] = 1 / norm;
+    row_scale[i] = norm;
   }
   for (std::size_t column = 0; column < size; column++) {
     std::size_t pivot = column;
     for (std::size_t i = column + 1; i < size; i++)
       if (std::fabs(a[i * size + column]) > std::fabs(a[pivot * size + column])) pivot = i;
-    const double value = a[pivot * size + column];
+    double *const line = &a[column * size];
+    if (pivot != column) std::swap_ranges(&a[pivot * size], &a[pivot * size] + size, line);
+    pivots[column] = pivot;
+    const double value = line[column];
     if (!(std::fabs(value) > 0)) throw Error(Error::Kind::numerical, "the active set is singular: its rows are linearly dependent");
-    if (pivot != column) {
-      std::swap_ranges(&a[pivot * size], &a[pivot * size] + size, &a[column * size]);
-      std::swap_ranges(&inverse[pivot * size], &inverse[pivot * size] + size, &inverse[column * size]);
-    }
-    for (std::size_t j = 0; j < size; j++) {
-      a[column * size + j] /= value;
-      inverse[column * size + j] /= value;
-    }
+    line[column] = 1;
+    for (std::size_t j = 0; j < size; j++) line[j] /= value;
     for (std::size_t i = 0; i < size; i++) {
-      const double factor = a[i * size + column];
-      if (i == column || factor == 0) continue;
-      for (std::size_t j = column; j < size; j++) a[i * size + j] -= factor * a[column * size + j];
-      for (std::size_t j = 0; j < size; j++) inverse[i * size + j] -= factor * inverse[column * size + j];
+      factors[i] = a[i * size + column];
+      if (i != column) a[i * size + column] = 0;
     }
+    on_best_vectors<Elimination>(n, static_cast<int>(column), factors.data(), static_cast<const double *>(line), a.data());
   }
+  for (std::size_t column = size; column-- > 0;)
+    if (pivots[column] != column)
+      for (std::size_t i = 0; i < size; i++) std::swap(a[i * size + column], a[i * size + pivots[column]]);
   for (std::size_t i = 0; i < size; i++)
-    for (std::size_t j = 0; j < size; j++) inverse_transposed[j * size + i] = inverse[i * size + j] / column_scale[i];
+    for (std::size_t j = 0; j < size; j++) inverse_transposed[j * size + i] = a[i * size + j] / column_scale[i] / row_scale[j];
 }
 
 double ActiveSet::inverse_error() const
