@@ -174,6 +174,8 @@ class Target(Section):
         if (self.function is None) == (self.command is None):
             raise ValueError("give either a `function` or a `command`")
         return self
+
+
 class Cutting(Section):
     """How small cells are cut out of large runs (mtp.cutting), around one atom each.
 
@@ -271,6 +273,7 @@ class LearnSettings(Section):
     initial: InitialData
     labelling: Labelling
     selection: Selection = Field(default_factory=Selection)
+    cutting: Cutting = Field(default_factory=Cutting)
     transport: Transport = Field(default_factory=Transport)
     target: Target | None = None
     exploration: list[Exploration] = Field(min_length=1)
