@@ -12,7 +12,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MANY_BODY = ("mtp", "mtp/extrapolation")
-PAIRWISE = ("lj/cut", "lj/smooth", "lj/smooth/linear", "lj/mdf", "mie/cut", "morse", "buck", "buck/mdf", "born", "gauss")
+PAIRWISE = (
+    "lj/cut",
+    "lj/smooth",
+    "lj/smooth/linear",
+    "lj/mdf",
+    "mie/cut",
+    "morse",
+    "buck",
+    "buck/mdf",
+    "born",
+    "gauss",
+)
 PAIRWISE += ("table", "zbl", "soft", "yukawa", "lennard/mdf", "zero")
 HYBRID = ("hybrid", "hybrid/overlay")
 COMMANDS = ("pair_style", "pair_coeff", "pair_modify")

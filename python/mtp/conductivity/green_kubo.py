@@ -120,9 +120,7 @@ def _without_bound_currents(settings: GreenKubo, runs: Sequence[dict]) -> list[n
         return [np.concatenate([run["flux"][:, None], c], axis=1) for run, c in zip(runs, currents, strict=True)]
     flat = np.concatenate([c.transpose(0, 2, 1).reshape(-1, c.shape[1]) for c in currents])
     multiple = np.linalg.lstsq(flat, np.concatenate([run["flux"].ravel() for run in runs]), rcond=None)[0]
-    return [
-        (run["flux"] - np.einsum("nsa,s->na", c, multiple))[:, None] for run, c in zip(runs, currents, strict=True)
-    ]
+    return [(run["flux"] - np.einsum("nsa,s->na", c, multiple))[:, None] for run, c in zip(runs, currents, strict=True)]
 
 
 def _along(settings: GreenKubo, series: list[np.ndarray], interval: float) -> dict[str, Any]:
@@ -169,7 +167,9 @@ def _notes(settings: GreenKubo, moving: System, runs: Sequence[dict], found: Seq
             notes.append(f"run {number}: the total energy drifts by {drift:.3g} eV: shorten `timestep`")
         far = np.sqrt(run["displacement"].max())
         if len(moving.masses) > 1 and not settings.fluid and far > _spacing(moving) / 2:
-            notes.append(f"run {number}: atoms move {far:.1f} Å from where they were: if they diffuse, set `fluid = true`")
+            notes.append(
+                f"run {number}: atoms move {far:.1f} Å from where they were: if they diffuse, set `fluid = true`"
+            )
     for f in found:
         spectrum: Cepstral = f["cepstral"]
         edge = spectrum.spectrum[-max(1, len(spectrum.spectrum) // 50) :].mean()
@@ -215,7 +215,8 @@ def _drawn(found: Sequence[dict], groups: Sequence[np.ndarray]) -> Figure:
         integral.fill_between(
             running.times, running.values - running.errors, running.values + running.errors, color=BLUE, alpha=0.2, lw=0
         )
-        integral.axvline(running.times[running.end], color=GREY, lw=0.8, ls="--", label="autocorrelation is noise")
+        if running.end < len(running.times) - 1:
+            integral.axvline(running.times[running.end], color=GREY, lw=0.8, ls="--", label="noise from here on")
         integral.set(xlabel="time (ps)", ylabel=r"$\kappa$ (W m$^{-1}$ K$^{-1}$)", xlim=(0, running.times[-1]))
         for axes in (cuts, integral):
             axes.axhline(kappa, color=ORANGE, lw=1, label="cepstral")

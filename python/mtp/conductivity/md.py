@@ -145,9 +145,7 @@ class Simulation:
     Raises Error with LAMMPS' own words where it fails.
     """
 
-    def __init__(
-        self, system: System, timestep: float, log: Path, comm: MPI.Comm, state: Path | None = None
-    ) -> None:
+    def __init__(self, system: System, timestep: float, log: Path, comm: MPI.Comm, state: Path | None = None) -> None:
         self.comm = comm
         self._lammps = lammps(cmdargs=["-log", os.fspath(log), "-screen", "none"], comm=comm)
         try:
@@ -206,6 +204,11 @@ class Simulation:
             thermo 1000
             thermo_style custom step temp pe etotal press vol"""
         )
+
+
+def axis_vector(system: System, axis: str) -> np.ndarray:
+    """One of the structure's own axes "x", "y", "z", in LAMMPS' axes."""
+    return system.rotation["xyz".index(axis)]
 
 
 def thermalise(simulation: Simulation, settings: MolecularDynamics, seed: int) -> None:

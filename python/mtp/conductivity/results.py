@@ -70,7 +70,10 @@ def mean(series: Sequence[np.ndarray], interval: float) -> dict[str, float]:
     total = interval * sum(map(len, series))
     average = float(np.concatenate(series).mean())
     fluctuations = cepstral([run[:, None] - average for run in series], interval)
-    errors = [np.sqrt(2 * (fluctuations.value + fluctuations.error) / total), run_to_run([run.mean() for run in series])]
+    errors = [
+        np.sqrt(2 * (fluctuations.value + fluctuations.error) / total),
+        run_to_run([run.mean() for run in series]),
+    ]
     return value(average, max(errors))
 
 

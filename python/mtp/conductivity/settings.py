@@ -76,7 +76,9 @@ class MolecularDynamics(Section):
 
     def form(self) -> dict[str, Any]:
         """What must stay as it is in a folder: everything that changes trajectories and what is sampled of them."""
-        form = self.model_dump(mode="json", exclude={"folder", "file", "potential", "stress_limit_GPa", *GROWS, *self.analysis()})
+        form = self.model_dump(
+            mode="json", exclude={"folder", "file", "potential", "stress_limit_GPa", *GROWS, *self.analysis()}
+        )
         for name in ("file", "potential"):
             path = getattr(self, name)
             form[name] = path and hashlib.sha256(read_bytes(path)).hexdigest()
@@ -90,7 +92,9 @@ class MolecularDynamics(Section):
     def resolve(self: Self, base: Path) -> Self:
         """The same with all paths taken from `base`."""
         return self.model_copy(
-            update={name: path and base / path for name in ("folder", "file", "potential") for path in [getattr(self, name)]}
+            update={
+                name: path and base / path for name in ("folder", "file", "potential") for path in [getattr(self, name)]
+            }
         )
 
 
@@ -157,13 +161,13 @@ class Hnemd(_WithFlux):
 
 
 class Nemd(MolecularDynamics):
-    """A temperature gradient between a heated and a cooled layer, half the cell apart.
+    """A temperature gradient between two driven layers, half the cell apart.
 
-    axis: of the gradient. lengths: repeats along it, in place of that in `repeat`: one cell each, extrapolated to
+    axis: of the gradient, "x" along the first cell vector, and so on; perpendicular to the other two. lengths: repeats along it, in place of that in `repeat`: one cell each, extrapolated to
     infinite length. drive: `swap` exchanges velocities every `swap_interval` steps (Müller-Plathe); `exchange` takes
     `power` (eV/ps) out of the cold and puts it into the hot layer (enhanced heat exchange). bins: of the profile, along
     the whole cell, even. transient: ps before anything is sampled. interfaces: places along the axis, as fractions of the
-    cell, of temperature jumps: between the hot layer at 0 and the cold one at 1/2, and back.
+    cell, where the temperature jumps: between the driven layers at 0 and 1/2, and back.
     """
 
     folder: Path = Path("nemd")

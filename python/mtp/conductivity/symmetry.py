@@ -77,6 +77,6 @@ def point_group(unit: Atoms) -> np.ndarray:
         raise Error('spglib is needed for the symmetry: pip install "pair-mtp[conductivity]"') from None
     found = get_symmetry((unit.cell.array, unit.get_scaled_positions(), unit.numbers), symprec=TOLERANCE)
     if found is None:
-        raise Error("no symmetry is found in the structure: set symmetry = \"isotropic\" or \"none\"")
+        raise Error('no symmetry is found in the structure: set symmetry = "isotropic" or "none"')
     cell = unit.cell.array.T
     return np.array([cell @ rotation @ np.linalg.inv(cell) for rotation in np.unique(found["rotations"], axis=0)])
