@@ -8,10 +8,6 @@
 #include "modify.h"
 #include "update.h"
 
-#include <algorithm>
-#include <cmath>
-#include <cstring>
-
 using namespace LAMMPS_NS;
 using namespace FixConst;
 
@@ -24,8 +20,6 @@ FixMTPHNEMD::FixMTPHNEMD(LAMMPS *lmp, int narg, char **arg)
   if (narg != 6) error->all(FLERR, "fix {} takes the driving field: fix ID all {} Fx Fy Fz (1/distance)", style, style);
   if (igroup != 0) error->all(FLERR, "fix {} drives the whole system: use group all", style);
   for (int a = 0; a < 3; a++) field[a] = utils::numeric(FLERR, arg[3 + a], false, lmp);
-  if (!(std::isfinite(field[0]) && std::isfinite(field[1]) && std::isfinite(field[2])))
-    error->all(FLERR, "fix {}: the driving field must be finite", style);
   vector_flag = 1;
   size_vector = 3;
   extvector = 1;

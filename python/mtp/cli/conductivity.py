@@ -94,8 +94,8 @@ def _molecular_dynamics(
 
 
 class _Chunks:
-    """Shows what runs: a bar for each trajectory on a terminal, a line for each chunk in a log; nothing where `shown` is
-    false."""
+    """Shows what runs: a bar for each trajectory on a terminal, a line for each chunk in a log; where `shown` is false,
+    nothing."""
 
     def __init__(self, shown: bool) -> None:
         self.start = time.monotonic()

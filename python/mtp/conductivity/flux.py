@@ -3,8 +3,9 @@
 
 Of a free cluster J must be d/dt Σ r_i E_i (tests/test_conductivity_md.py). It is for `pair_style mtp` with
 `compute centroid/stress/atom`, and for energies that are sums over pairs, where half of each stands on either atom.
-LAMMPS computes a flux for others, too: that of `eam` is off by as much as its size, because it books the embedding energy
-as pairs. Three-body styles such as `tersoff` and `sw` have no centroid virial, and the ordinary one is wrong for them.
+LAMMPS computes a flux for others, too: that of `eam` is off by as much as its size, because the embedding energy is
+booked as pairs. Three-body styles such as `tersoff` and `sw` have no centroid virial, and the ordinary one is wrong for
+them.
 """
 
 from __future__ import annotations

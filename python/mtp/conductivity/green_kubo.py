@@ -3,8 +3,8 @@
 
 κ = 1 / (V kB T²) ∫_0^∞ ⟨J(t) J(0)⟩ dt along each direction, with J the flux times the volume, at constant energy. In
 mixtures of diffusing atoms, κ is that without particle currents: the inverse of an element of the inverse of the matrix
-of such integrals. Where atoms stay in their places, currents of the elements have integrals of zero, and the multiple of
-them that makes the flux fluctuate least is taken off (the energies of the elements at rest, for the most part).
+of such integrals. Where atoms stay in their places, currents of the elements have integrals of zero, and the multiple
+of them that makes the flux fluctuate least is taken off (the energies of the elements at rest, for the most part).
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _notes(settings: GreenKubo, moving: System, runs: Sequence[dict], found: Seq
     pressure = np.mean([run["pressure"].mean() for run in runs]) / 1e4
     if abs(pressure - (settings.pressure_GPa or 0.0)) > settings.stress_limit_GPa:
         notes.append(
-            f"the cell is not relaxed: the mean pressure is {pressure:.2f} GPa; set `pressure_GPa`, or another lattice constant"
+            f"the cell is not relaxed: the mean pressure is {pressure:.2f} GPa; set `pressure_GPa`, or another cell"
         )
     n_atoms = len(moving.types)
     for number, run in enumerate(runs):

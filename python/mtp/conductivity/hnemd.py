@@ -31,6 +31,8 @@ from mtp.conductivity.results import W_PER_MK, finish, joined, mean, styled, too
 from mtp.conductivity.settings import Hnemd
 from mtp.figures import COLOURS, GREY, ORANGE
 
+COLUMNS = "c_thermo_temp c_thermo_press f_drive[1] f_drive[2] f_drive[3]"
+
 
 def hnemd(settings: Hnemd, comm: MPI.Comm, tell: Tell) -> dict[str, Any]:
     """Run what is missing in the settings' folder and give the result; all ranks call it, and all get it.
@@ -62,8 +64,7 @@ def trajectory(settings: Hnemd, moving: System, field: float, number: int) -> Tr
         prepare=lambda simulation: thermalise(simulation, settings, settings.seed + number),
         dynamics=f"""fix ensemble all nvt temp {temperature} {temperature} {damping}
             fix drive all mtp/hnemd {driving}""",
-        sample=f"""fix sample all ave/time {every} 1 {every} c_thermo_temp c_thermo_press f_drive[1] f_drive[2] f_drive[3] \
-            file "{{file}}" format " %.12g" """,
+        sample=f'fix sample all ave/time {every} 1 {every} {COLUMNS} file "{{file}}" format " %.12g"',
         finish="unfix sample",
         read=lambda file, start: _read(file, start, along),
         n_chunks=settings.n_chunks,
@@ -78,7 +79,7 @@ def _read(file: Path, start: int, along: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def analysed(settings: Hnemd, moving: System, runs: Sequence[Sequence[dict]], folder: Path) -> dict[str, Any]:
-    """The result of the runs' samples by field, written into the folder with the figure and all samples, currents.h5."""
+    """The result of the samples by field and run, written into the folder with the figure and all samples, currents.h5."""
     interval = settings.steps(settings.interval) * settings.timestep
     skipped = round(settings.transient / interval)
     arrays = {
@@ -104,8 +105,8 @@ def analysed(settings: Hnemd, moving: System, runs: Sequence[Sequence[dict]], fo
     hottest = max(fields, key=lambda f: abs(f["temperature_K"] - settings.temperature))
     if abs(hottest["temperature_K"] - settings.temperature) > 0.02 * settings.temperature:
         notes.append(
-            f"in the field {hottest['field_per_A']:g} the temperature is {hottest['temperature_K']:.1f} K: the thermostat "
-            "does not follow, lower the field"
+            f"in the field {hottest['field_per_A']:g} the temperature is {hottest['temperature_K']:.1f} K: the "
+            "thermostat does not follow; lower the field"
         )
     result = {
         "method": "hnemd",

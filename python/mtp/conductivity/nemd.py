@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Thermal conductivity and interface conductance from a heat current that is imposed, and the profile of temperature.
 
-Layers at 0 and at half of the cell are driven: by exchanged velocities (Müller-Plathe, J. Chem. Phys. 106, 6082 (1997)),
-or by heat put in and taken out (Wirnsberger, Frenkel, Dellago, J. Chem. Phys. 143, 124104 (2015)). Half of the power P
-flows either way through the cross-section A, so that the flux is P / (2 A), κ is it by the gradient, and the conductance
-of an interface is it by the jump of temperature. No heat flux of atoms is needed, so that any pair style will do.
+Layers at 0 and at half of the cell are driven: by exchanged velocities (Müller-Plathe, J. Chem. Phys. 106, 6082
+(1997)), or by heat put in and taken out (Wirnsberger, Frenkel, Dellago, J. Chem. Phys. 143, 124104 (2015)). Half of the
+power P flows either way through the cross-section A, so that the flux is P / (2 A), κ is it by the gradient, and the
+conductance of an interface is it by the jump of temperature. No flux of atoms is read: any pair style will do.
 
 Phonons that would go further than the driven layers are apart, L, are cut short: 1/κ(L) = 1/κ (1 + l/L) (Schelling,
 Phillpot, Keblinski, Phys. Rev. B 65, 144306 (2002)) is fitted to several lengths.
@@ -94,10 +94,8 @@ def trajectory(settings: Nemd, moving: System, count: int, number: int) -> Traje
         profile = np.array([row[3] for row in rows[-settings.bins :]], dtype=float)
         counts = np.array([row[2] for row in rows[-settings.bins :]], dtype=float)
         time = steps * settings.timestep
-        if settings.drive == "swap":
-            power = np.loadtxt(f"{file}.energy", ndmin=2)[-1, 1] / time
-        else:
-            power = settings.power
+        swapped = settings.drive == "swap"
+        power = np.loadtxt(f"{file}.energy", ndmin=2)[-1, 1] / time if swapped else settings.power
         return {"profile": profile[None], "atoms": counts[None], "power": np.array([power])}
 
     return Trajectory(
@@ -209,7 +207,7 @@ def analysed(settings: Nemd, found: Sequence[tuple[System, list]], folder: Path)
     for cell in cells:
         if cell["gradient_part"] > 0.3:
             notes.append(
-                f"at {cell['length_A']:.0f} Å the temperature differs by {100 * cell['gradient_part']:.0f} % of its mean "
+                f"at {cell['length_A']:.0f} Å the temperature falls by {100 * cell['gradient_part']:.0f} % of its mean "
                 "between the driven layers: drive less, unless κ is known to change little with temperature"
             )
     result |= {

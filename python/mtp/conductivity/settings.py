@@ -39,7 +39,7 @@ class MolecularDynamics(Section):
     species: Elements | None = None
     potential: Path | None = None
     pair: list[str] | None = None
-    masses: dict[str, Positive] = {}
+    masses: dict[str, Positive] = Field(default_factory=dict)
     temperature: Positive
     timestep: float = Field(0.001, gt=0, le=0.05)
     equilibration: Positive = 20.0
@@ -163,11 +163,12 @@ class Hnemd(_WithFlux):
 class Nemd(MolecularDynamics):
     """A temperature gradient between two driven layers, half the cell apart.
 
-    axis: of the gradient, "x" along the first cell vector, and so on; perpendicular to the other two. lengths: repeats along it, in place of that in `repeat`: one cell each, extrapolated to
-    infinite length. drive: `swap` exchanges velocities every `swap_interval` steps (Müller-Plathe); `exchange` takes
-    `power` (eV/ps) out of the cold and puts it into the hot layer (enhanced heat exchange). bins: of the profile, along
-    the whole cell, even. transient: ps before anything is sampled. interfaces: places along the axis, as fractions of the
-    cell, where the temperature jumps: between the driven layers at 0 and 1/2, and back.
+    axis: of the gradient, "x" along the first cell vector, and so on; perpendicular to the other two. lengths: repeats
+    along it, in place of that in `repeat`: one cell each, extrapolated to infinite length. drive: `swap` exchanges
+    velocities every `swap_interval` steps (Müller-Plathe); `exchange` takes `power` (eV/ps) out of the cold and puts it
+    into the hot layer (enhanced heat exchange). bins: of the profile, along the whole cell, even. transient: ps before
+    anything is sampled. interfaces: places along the axis, as fractions of the cell, where the temperature jumps:
+    between the driven layers at 0 and 1/2, and back.
     """
 
     folder: Path = Path("nemd")
@@ -178,7 +179,7 @@ class Nemd(MolecularDynamics):
     power: Positive | None = None
     bins: int = Field(40, ge=12)
     transient: Positive = 50.0
-    interfaces: list[Annotated[float, Field(gt=0, lt=1)]] = []
+    interfaces: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=list)
     runs: int = Field(1, ge=1)
 
     @classmethod

@@ -5,12 +5,12 @@ The integral ∫_0^∞ ⟨J(t) J(0)⟩ dt is half the spectrum at frequency zero
 of the spectrum plus noise of known mean and variance, alike at all frequencies. Of its Fourier coefficients, the
 cepstrum, the first hold the spectrum and the others noise alone; leaving these out gives S(0) with its variance [1].
 
-Two numbers must be chosen: up to which frequency the spectrum is used, and how many coefficients are. Akaike's criterion
-(AIC) finds how many describe the logarithm of the whole spectrum best. At frequency zero, where what is left out adds up
-with one sign, that is too few: with its number alone, S(0) came out up to half too small in the tests of this module. So
-twice as many are kept. Among the cuts of frequency, from the lowest on, those are taken whose intervals of one standard
-error still share a point (Lepski's rule [3]): what a too high cut smears out would leave it. The result is their weighted
-mean, and its error that at the highest of them, with their scatter.
+Two numbers must be chosen: up to which frequency the spectrum is used, and how many coefficients are. Akaike's
+criterion (AIC) finds how many describe the logarithm of the whole spectrum best. At frequency zero, where what is left
+out adds up with one sign, that is too few: with its number alone, S(0) of autoregressive processes came out up to half
+too small. So twice as many are kept. Among the cuts of frequency, from the lowest on, those are taken whose intervals of
+one standard error still share a point (Lepski's rule [3]): what a too high cut smears out would leave it. The result is
+their weighted mean, and its error that at the highest of them, with their scatter.
 
 1. Ercole, Marcolongo, Baroni, Sci. Rep. 7, 15835 (2017): one current.
 2. Bertossa, Grasselli, Ercole, Baroni, Phys. Rev. Lett. 122, 255901 (2019): several currents.
@@ -180,8 +180,8 @@ class Running:
 def running_integral(series: Sequence[np.ndarray], interval: float, longest: float) -> Running:
     """Of one current, up to the time `longest`. series: of each run (n, components), components being equivalent.
 
-    The end is where, in time windows that each double the time, the autocorrelation is for the first time no larger than
-    its standard error over runs and components, as in [4].
+    The end is where, in time windows that each double the time, the autocorrelation is for the first time no larger
+    than its standard error over runs and components, as in [4].
     """
     n_lags = max(2, min(round(longest / interval), min(map(len, series)) // 2))
     functions = np.concatenate([autocorrelation(run, n_lags) for run in series], axis=1)

@@ -72,11 +72,12 @@ def _six(rotations: np.ndarray) -> Directions:
 def point_group(unit: Atoms) -> np.ndarray:
     """Rotations of the crystal, (n, 3, 3), in its Cartesian axes."""
     try:
-        from spglib import get_symmetry
+        from phonopy.structure.atoms import PhonopyAtoms
+        from phonopy.structure.symmetry import Symmetry
     except ImportError:
-        raise Error('spglib is needed for the symmetry: pip install "pair-mtp[conductivity]"') from None
-    found = get_symmetry((unit.cell.array, unit.get_scaled_positions(), unit.numbers), symprec=TOLERANCE)
-    if found is None:
-        raise Error('no symmetry is found in the structure: set symmetry = "isotropic" or "none"')
+        raise Error('phonopy is needed for the symmetry: pip install "pair-mtp[conductivity]"') from None
+    scaled = unit.get_scaled_positions()
+    crystal = PhonopyAtoms(symbols=list(unit.symbols), cell=unit.cell.array, scaled_positions=scaled)
     cell = unit.cell.array.T
-    return np.array([cell @ rotation @ np.linalg.inv(cell) for rotation in np.unique(found["rotations"], axis=0)])
+    rotations = Symmetry(crystal, symprec=TOLERANCE).pointgroup_operations
+    return np.array([cell @ rotation @ np.linalg.inv(cell) for rotation in rotations])
