@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -42,8 +43,10 @@ from mtp.conductivity.settings import GreenKubo, Hnemd, Nemd
 from mtp.conductivity.spectral import cepstral, cross_spectra, running_integral
 from mtp.conductivity.symmetry import directions
 from mtp.errors import Error
-from mtp.settings import checked
+from mtp.settings import checked, load
 
+INPUTS = Path(__file__).parents[1] / "lammps_inputs" / "conductivity"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "conductivity"
 ARGON = {"crystal": {"name": "Ar", "structure": "fcc", "a": 5.436}, "repeat": [2, 2, 2]}
 ARGON |= {"pair": ["pair_style lj/cut 5.0", "pair_coeff * * 0.0104233 3.40"], "temperature": 50.0, "timestep": 0.004}
 ARGON |= {"equilibration": 0.8, "time": 4.0, "chunk": 0.8}
@@ -588,3 +591,25 @@ def test_lammps_own_words_are_passed_on(tmp_path):
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(Error, match=r"none\.mtp: cannot be read"):
         run(toy(GreenKubo, tmp_path / "run", pair=None, potential=str(tmp_path / "none.mtp")))
+
+
+# ---- inputs that a user starts from
+
+
+@pytest.mark.parametrize("name", ["01_green_kubo", "02_hnemd", "03_nemd"])
+def test_plain_inputs_run(tmp_path, name):
+    toy_size = {"potential": INPUTS.parent / "silicon" / "Si.mtp", "repeat": 2, "equilibration": 100, "steps": 200}
+    toy_size |= {"samples": 10, "length": 6, "bins": 12}
+    words = [str(word) for key, value in toy_size.items() for word in ("-var", key, value)]
+    command = [BIN / "lmp", "-in", INPUTS / f"{name}.in", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=True)
+    (printed,) = re.findall(r"^(?:kappa|flux) (-?[\d.e+-]+) ", done.stdout, re.MULTILINE)
+    assert np.isfinite(float(printed))
+
+
+@pytest.mark.parametrize(("name", "model"), [("green_kubo", GreenKubo), ("hnemd", Hnemd), ("nemd", Nemd)])
+def test_settings_files_are_complete(name, model):
+    settings = load(INPUTS / f"{name}.toml", model).resolve(INPUTS)
+    assert settings.potential.exists()
+    for file in BENCHMARKS.glob("*.toml"):
+        load(file, Hnemd if "hnemd" in file.name else Nemd if file.stem in ("fluid_nemd", "interface") else GreenKubo)

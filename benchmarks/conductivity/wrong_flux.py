@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Green-Kubo of gold.toml with the right heat flux and, from the same trajectories, with that of LAMMPS' ordinary virial.
+"""Green-Kubo of gold.toml with the right heat flux and, of the same trajectories, with that of LAMMPS' ordinary virial.
 
     python benchmarks/conductivity/wrong_flux.py
 

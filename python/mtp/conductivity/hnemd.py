@@ -79,7 +79,7 @@ def _read(file: Path, start: int, along: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def analysed(settings: Hnemd, moving: System, runs: Sequence[Sequence[dict]], folder: Path) -> dict[str, Any]:
-    """The result of the samples by field and run, written into the folder with the figure and all samples, currents.h5."""
+    """The result of the samples by field and run, written into the folder with a figure and the samples (HDF5)."""
     interval = settings.steps(settings.interval) * settings.timestep
     skipped = round(settings.transient / interval)
     arrays = {

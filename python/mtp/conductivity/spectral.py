@@ -8,9 +8,9 @@ cepstrum, the first hold the spectrum and the others noise alone; leaving these 
 Two numbers must be chosen: up to which frequency the spectrum is used, and how many coefficients are. Akaike's
 criterion (AIC) finds how many describe the logarithm of the whole spectrum best. At frequency zero, where what is left
 out adds up with one sign, that is too few: with its number alone, S(0) of autoregressive processes came out up to half
-too small. So twice as many are kept. Among the cuts of frequency, from the lowest on, those are taken whose intervals of
-one standard error still share a point (Lepski's rule [3]): what a too high cut smears out would leave it. The result is
-their weighted mean, and its error that at the highest of them, with their scatter.
+too small. So twice as many are kept. Among the cuts of frequency, from the lowest on, those are taken whose intervals
+of one standard error still share a point (Lepski's rule [3]): what a too high cut smears out would leave it. The result
+is their weighted mean, and its error that at the highest of them, with their scatter.
 
 1. Ercole, Marcolongo, Baroni, Sci. Rep. 7, 15835 (2017): one current.
 2. Bertossa, Grasselli, Ercole, Baroni, Phys. Rev. Lett. 122, 255901 (2019): several currents.
