@@ -164,7 +164,9 @@ def _notes(settings: GreenKubo, moving: System, runs: Sequence[dict], found: Seq
         energy = run["potential_energy"] + 1.5 * (n_atoms - 1) * KB * run["temperature"]
         drift = np.polyfit(np.linspace(0, 1, len(energy)), energy, 1)[0]
         if abs(drift) > DRIFT * 3 * n_atoms * KB * settings.temperature:
-            notes.append(f"run {number}: the total energy drifts by {drift:.3g} eV: shorten `timestep`")
+            notes.append(
+                f"run {number}: the total energy drifts by {drift:.3g} eV: shorten `timestep`, or the potential jumps"
+            )
         far = np.sqrt(run["displacement"].max())
         if len(moving.masses) > 1 and not settings.fluid and far > _spacing(moving) / 2:
             notes.append(
