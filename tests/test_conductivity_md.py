@@ -290,6 +290,16 @@ def test_a_known_cut_and_the_interval_are_heeded():
     assert half.cut.frequency == pytest.approx(20.0, abs=0.1)
     assert abs(whole.value - half.value) < 3 * (whole.error + half.error)
     assert cepstral(series, 1.0).value == pytest.approx(100 * whole.value)
+    assert cepstral(series, 1.0, n_coefficients=7).cut.n_coefficients == 7
+
+
+def test_runs_alone_scatter_about_the_whole():
+    """With the same cut and number of coefficients, so that the scatter is that of the value and not of a choice."""
+    rng = np.random.default_rng(10)
+    series = [autoregressive(rng, 0.95, 3000, 3) for _ in range(8)]
+    cut = cepstral(series, 1.0).cut
+    alone = [cepstral([run], 1.0, cut.frequency, cut.n_coefficients).value for run in series]
+    assert abs(np.mean(alone) - cut.value) < 2.5 * np.std(alone, ddof=1) / np.sqrt(8)
 
 
 def test_a_current_of_particles_is_taken_out():

@@ -129,7 +129,7 @@ def _along(settings: GreenKubo, series: list[np.ndarray], interval: float) -> di
     alone = []
     for run in series:
         if run.shape[2] >= run.shape[1]:
-            alone.append(cepstral([run], interval, spectrum.cut.frequency).value)
+            alone.append(cepstral([run], interval, spectrum.cut.frequency, spectrum.cut.n_coefficients).value)
     scatter = run_to_run(alone)
     longest = settings.longest or len(series[0]) * interval / 10
     running = running_integral([run[:, 0] for run in series], interval, longest)
@@ -140,15 +140,18 @@ def _along(settings: GreenKubo, series: list[np.ndarray], interval: float) -> di
         "runs_alone": alone,
         "cut_THz": spectrum.cut.frequency,
         "coefficients": spectrum.cut.n_coefficients,
-        "running_integral": {
-            **value(running.values[running.end], running.errors[running.end]),
-            "end_ps": float(running.times[running.end]),
-        }
-        if series[0].shape[1] == 1
-        else None,
+        "running_integral": _told(running) if series[0].shape[1] == 1 else None,
         "cepstral": spectrum,
         "running": running,
     }
+
+
+def _told(running: Running) -> dict[str, float] | None:
+    """The running integral where the autocorrelation ends; None where one run along one direction gives no error."""
+    if np.isnan(running.errors[running.end]):
+        return None
+    end = {"end_ps": float(running.times[running.end])}
+    return value(running.values[running.end], running.errors[running.end]) | end
 
 
 def _notes(settings: GreenKubo, moving: System, runs: Sequence[dict], found: Sequence[dict]) -> list[str]:

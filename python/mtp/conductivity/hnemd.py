@@ -158,7 +158,7 @@ def _drawn(settings: Hnemd, result: dict, series: Sequence[Sequence[np.ndarray]]
         fields.errorbar(
             f["field_per_A"], f["kappa"]["value"], f["kappa"]["error"], fmt="o", color=colour, ms=5, capsize=3
         )
-        highest = max(highest, 2.5 * f["kappa"]["value"])
+        highest = max(highest, 1.6 * f["kappa"]["value"])
     kappa = result["kappa_W_mK"]
     for axes in (means, fields):
         axes.axhline(kappa["value"], color=GREY, lw=0.8)

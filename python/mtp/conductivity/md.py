@@ -172,7 +172,8 @@ class Simulation:
             try:
                 self._lammps.command(line.strip())
             except Exception as error:
-                raise Error(f"LAMMPS refuses `{line.strip()}`: {str(error).strip().splitlines()[-1]}") from None
+                said = str(error).strip().splitlines()[0].removeprefix("ERROR: ")
+                raise Error(f"LAMMPS refuses `{line.strip()}`: {said}") from None
 
     @property
     def step(self) -> int:

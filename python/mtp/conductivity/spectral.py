@@ -91,7 +91,9 @@ def cross_spectra(series: Sequence[np.ndarray], interval: float) -> tuple[np.nda
     return total * interval / (2 * len(series[0]) * count), count
 
 
-def cepstral(series: Sequence[np.ndarray], interval: float, cut: float | None = None) -> Cepstral:
+def cepstral(
+    series: Sequence[np.ndarray], interval: float, cut: float | None = None, n_coefficients: int | None = None
+) -> Cepstral:
     """The Green-Kubo integral of the first current, where the others are held at zero.
 
     Args:
@@ -99,6 +101,7 @@ def cepstral(series: Sequence[np.ndarray], interval: float, cut: float | None = 
             first samples are used. Components are equivalent: their spectra are averaged.
         interval: between samples.
         cut: use the spectrum below this frequency alone.
+        n_coefficients: of the cepstrum, in place of twice what AIC finds.
 
     Raises:
         Error: too few samples, or too few runs and components for the number of currents.
@@ -125,11 +128,13 @@ def cepstral(series: Sequence[np.ndarray], interval: float, cut: float | None = 
         )
     n_cuts = 1 if cut is not None else 1 + int(2 * np.log2(highest / LEAST_POINTS))
     places = sorted({int(highest / 2 ** (k / 2)) for k in range(n_cuts)})
-    cuts = [_below(frequencies, spectrum, place, count, freedom, n) for place in places]
+    cuts = [_below(frequencies, spectrum, place, count, freedom, n, n_coefficients) for place in places]
     return _agreeing(cuts, frequencies, spectrum)
 
 
-def _below(frequencies: np.ndarray, spectrum: np.ndarray, last: int, count: int, freedom: int, n: int) -> Cut:
+def _below(
+    frequencies: np.ndarray, spectrum: np.ndarray, last: int, count: int, freedom: int, n: int, kept: int | None
+) -> Cut:
     """From the frequencies up to number `last`. Their noise is that of χ² of 2 `freedom` degrees over 2 `count`, and of
     half as many where the transform is real."""
     bias = np.full(last + 1, digamma(freedom) - np.log(count))
@@ -138,10 +143,9 @@ def _below(frequencies: np.ndarray, spectrum: np.ndarray, last: int, count: int,
     period = 2 * last
     cepstrum = np.fft.irfft(np.log(spectrum[: last + 1]) - bias, period)[: last + 1]
 
-    numbers = np.arange(1, last + 1)  # coefficients kept
     tails = np.cumsum(cepstrum[::-1] ** 2)[::-1]
-    criterion = period / variance * tails[1:] + 2 * numbers
-    kept = min(2 * (int(criterion.argmin()) + 1), last)
+    criterion = period / variance * tails[1:] + 2 * np.arange(1, last + 1)
+    kept = min(kept or 2 * (int(criterion.argmin()) + 1), last)
     cepstrum[kept:] = 0
     value = float(np.exp(cepstrum[0] + 2 * cepstrum[1:].sum()))
     error = value * float(np.sqrt(variance / period * (4 * kept - 2)))
