@@ -196,8 +196,8 @@ def analysed(settings: Nemd, found: Sequence[tuple[System, list]], folder: Path)
     for cell in cells:
         if abs(cell["temperature_K"] - settings.temperature) > 0.03 * settings.temperature:
             notes.append(
-                f"at {cell['length_A']:.0f} Å the mean temperature is {cell['temperature_K']:.1f} K: drive less, or shorten "
-                "`timestep`"
+                f"at {cell['length_A']:.0f} Å the mean temperature is {cell['temperature_K']:.1f} K: drive less, or "
+                "shorten `timestep`"
             )
     result: dict[str, Any] = {"method": "nemd", "drive": settings.drive, "axis": settings.axis}
     if settings.interfaces:
