@@ -499,6 +499,28 @@ def test_elements_that_are_not_there_are_left_out(tmp_path):
         build(toy(GreenKubo, tmp_path, pair=None, potential=str(tmp_path / "three.mtp")))
 
 
+def test_the_flux_is_in_the_axes_of_the_structure(tmp_path):
+    """A turned structure has the turned flux."""
+    turn = np.linalg.qr(np.random.default_rng(1).standard_normal((3, 3)))[0]
+    turn *= np.sign(np.linalg.det(turn))
+    atoms = bulk("Ar", a=5.436).repeat(4)  # an oblique cell
+    turned = Atoms(atoms.symbols, atoms.positions @ turn, cell=atoms.cell.array @ turn, pbc=True)
+    fluxes = []
+    for name, structure in (("as built", atoms), ("turned", turned)):
+        structure.write(tmp_path / f"{name}.extxyz")
+        changes = {
+            "crystal": None,
+            "repeat": [1, 1, 1],
+            "file": str(tmp_path / f"{name}.extxyz"),
+            "time": 0.8,
+            "runs": 1,
+        }
+        run(toy(GreenKubo, tmp_path / name, **changes))
+        fluxes.append(read_arrays(tmp_path / name / "run_00" / "chunk_0000.h5")["flux"])
+    # the file holds eight decimals of each position, which the equilibration magnifies
+    close(fluxes[1][:20], fluxes[0][:20] @ turn, 1e-3)
+
+
 def test_heat_exchange_conducts(tmp_path):
     found = run(toy(Nemd, tmp_path / "run", drive="exchange", power=0.05))
     cell = found["cells"][0]

@@ -123,7 +123,8 @@ def system(settings: MolecularDynamics, repeat: tuple[int, int, int] | None = No
     masses = [settings.masses.get(s, float(atomic_masses[atomic_numbers[s]])) for s in species]
     pair = settings.pair
     if settings.potential:
-        pair = ["pair_style mtp", f'pair_coeff * * "{os.fspath(settings.potential)}" {" ".join(species)}']
+        names = species if potential.species else [str(known.index(name)) for name in species]
+        pair = ["pair_style mtp", f'pair_coeff * * "{os.fspath(settings.potential)}" {" ".join(names)}']
     return System(
         np.array(prism.lammps_tilt),
         prism.vector_to_lammps(atoms.positions, wrap=True),
@@ -232,7 +233,7 @@ def thermalise(simulation: Simulation, settings: MolecularDynamics, seed: int) -
     half = max(10, settings.steps(settings.equilibration) // 20 * 10)
     # half of the kinetic energy flows into the potential energy of a perfect structure
     simulation.commands(
-        f"""velocity all create {2 * temperature} {seed} mom yes rot no dist gaussian loop geom
+        f"""velocity all create {2 * temperature} {seed} mom yes rot no dist gaussian loop all
         fix ensemble all nvt temp {temperature} {temperature} {damping}
         run {half}
         reset_timestep 0
