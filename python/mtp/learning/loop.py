@@ -32,7 +32,7 @@ from mtp.learning.memory import MemoryWalk
 from mtp.learning.ranks import NotConverged, Stopped, led, on_root
 from mtp.learning.scripts import Script, scripts, write_data
 from mtp.learning.teacher import Teacher
-from mtp.learning.walks import Passage, Walk
+from mtp.learning.walks import GRADES, Passage, Walk
 from mtp.potential import Potential
 from mtp.settings import LearnSettings
 
@@ -318,8 +318,9 @@ def _described(passage: Passage) -> str:
 
 
 def _summary(record: dict, select: float) -> str:
-    graded = sum(record["histogram"])
-    text = f"{graded} grades, the highest {record['highest_grade']:.3g}"
+    bins = [*(f"to {end:.3g}" for end in GRADES), f"above {GRADES[-1]:g}"]
+    counts = ", ".join(f"{n} {name}" for name, n in zip(bins, record["histogram"], strict=True) if n)
+    text = f"grades: {counts}"
     if record["selected"]:
         return f"{text}; {record['selected']} of {record['flagged']} flagged configurations to be labelled"
     return f"{text}; nothing above {select:g}" if record["converged"] else text
