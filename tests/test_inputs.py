@@ -206,7 +206,7 @@ def test_links_of_the_pages_lead_somewhere():
 @pytest.mark.parametrize(
     ("page", "model", "tables"),
     [
-        ("learning.md", LearnSettings, ("InitialData", "Labelling", "Selection", "Exploration")),
+        ("learning.md", LearnSettings, ("InitialData", "Labelling", "Executor", "Selection", "Exploration")),
         ("fitting.md", FitFile, ("FitSettings", "Weights")),
     ],
 )

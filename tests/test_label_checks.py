@@ -61,7 +61,9 @@ def test_two_configurations_cannot_outvote_each_other():
         assert doubt_energies(crystals[:n], BOUND) == {}
     assert set(doubt_energies(crystals, BOUND)) == {1}
     # an element that just one configuration has is not judged by the others'
-    assert doubt_energies([*crystals[2:], *crystals[2:], labelled(bulk("SiC", "zincblende", a=4.36), 500.0)], BOUND) == {}
+    assert (
+        doubt_energies([*crystals[2:], *crystals[2:], labelled(bulk("SiC", "zincblende", a=4.36), 500.0)], BOUND) == {}
+    )
 
 
 def test_first_data_of_every_kind_pass():

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Labellers: their labels obey mechanics, and their failures stay theirs."""
 
-import importlib
+import importlib.util
+import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,9 +18,11 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.tersoff import Tersoff
 
-from mtp.errors import Error, LabellingError
+from mtp.errors import Error, FailureReason, LabellingError
 from mtp.label_process import LabelProcess
 from mtp.labellers import AseLabeller, LammpsLabeller, make_labeller
+from mtp.objects import named
+from mtp.settings import Labelling, checked, tomllib
 
 TERSOFF = {
     "type": "lammps",
@@ -339,3 +344,43 @@ def test_the_process_knows_no_mpi_launcher(monkeypatch, misbehaving):
     with LabelProcess(TERSOFF) as process:
         assert "PMI_" not in Path(f"/proc/{process._process.pid}/environ").read_text()
         assert process.label(sheared_carbide(), time_limit=60).stress is not None
+
+
+# ---- docs/labelling.md
+
+PAGE = Path(__file__).parents[1] / "docs" / "labelling.md"
+RECIPES = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("text", RECIPES)
+def test_every_recipe_is_a_table_of_good_settings(text):
+    content = tomllib.loads(text)
+    assert list(content) == ["labelling"]
+    found = checked(content["labelling"], Labelling, PAGE)
+    assert_taken(found.keywords)
+    package = found.executor.type.split(".")[0]
+    if package == "local":
+        return
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f'{package} is not installed: pip install ".[{package}]"')
+    kind = {"parsl": "parsl.config.Config", "executorlib": "executorlib.SingleNodeExecutor"}.get(found.executor.type)
+    assert_taken(found.executor.keywords | {"class": kind or found.executor.type})
+
+
+def assert_taken(value: object) -> None:
+    """Every table that stands for an object names a class, and its keys are that class's."""
+    if isinstance(value, list):
+        for entry in value:
+            assert_taken(entry)
+    if isinstance(value, dict):
+        for entry in value.values():
+            assert_taken(entry)
+        if "class" in value:
+            others = {key: entry for key, entry in value.items() if key != "class"}
+            inspect.signature(named(value["class"], "no class")).bind(**others)
+
+
+def test_every_reason_of_a_failure_and_every_check_is_in_the_docs():
+    text = PAGE.read_text()
+    for name in (*get_args(FailureReason), *(key for key in Labelling.model_fields if key.endswith("_bound"))):
+        assert f"| `{name}` |" in text
