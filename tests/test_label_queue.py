@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A queue of candidates: each leaves as labelled or failed, once, wherever it is computed and whatever dies."""
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -403,6 +404,21 @@ def test_a_worker_of_an_executor_that_is_killed_costs_a_try(settings, dataset, t
         os.kill(next(iter(queue._executor._processes)), signal.SIGKILL)
         queue.wait()
     assert dataset.counts() == {"pending": 0, "labelled": 3, "failed": 0}
+
+
+def test_engines_end_with_their_owner_even_where_the_executor_s_workers_do_not(settings, dataset, tmp_path):
+    content = settings(seconds=100.0, executor=executor("spawning", tmp_path)).model_dump(exclude_none=True)
+    path = [os.path.dirname(__file__), *sys.path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), os.environ["PYTHONPATH"]])}
+    script = TWO_ROUNDS.format(path=path, file=str(dataset.path), content=content)
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True) as owner:
+        wait_until(lambda: len(calculations(tmp_path)) == 2)
+        owner.kill()
+    engines = {int(calculation.split("_")[-1]) for calculation in calculations(tmp_path)}
+    wait_until(lambda: not any(map(alive, engines)))
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(owner.pid, signal.SIGKILL)
+    assert dataset.counts() == {"pending": 4, "labelled": 0, "failed": 0}
 
 
 @pytest.mark.parametrize(

@@ -352,6 +352,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "labelling.md"
 RECIPES = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # executorlib's own, while it is imported
 @pytest.mark.parametrize("text", RECIPES)
 def test_every_recipe_is_a_table_of_good_settings(text):
     content = tomllib.loads(text)

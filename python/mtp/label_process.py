@@ -8,8 +8,10 @@ temporary file, whose end explains a crash. `label_job` is what an executor runs
 from __future__ import annotations
 
 import atexit
+import itertools
 import json
 import os
+import platform
 import queue
 import shutil
 import signal
@@ -33,6 +35,7 @@ from mtp.label_checks import check_numbers
 from mtp.labellers import make_labeller
 
 START_LIMIT = 300.0  # s, for importing an engine from a slow disk
+WATCH_INTERVAL = 1.0  # s
 LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "HYDRA_", "HYDI_", "MPI_", "MPIR_", "MPIEXEC_", "OMPI_", "PRTE_")
 # The modules come from where this process has them, and the engine's own processes see no changed PYTHONPATH.
 BOOT = """
@@ -180,6 +183,30 @@ Keep = Literal["failed", "all", "none"]
 
 
 @dataclass(frozen=True)
+class Owner:
+    """A process, by its machine, its number, and the time when it began, in ticks since the machine did."""
+
+    machine: str
+    number: int
+    began: str
+
+    @classmethod
+    def this(cls) -> Owner:
+        """The process that asks."""
+        return cls(platform.node(), os.getpid(), _began(os.getpid()))
+
+    def has_died(self) -> bool:
+        """Whether it is gone; of another machine's nobody knows."""
+        return self.machine == platform.node() and _began(self.number) != self.began
+
+
+def _began(number: int) -> str:
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
+    return "never"
+
+
+@dataclass(frozen=True)
 class Job:
     """One try at one configuration, or, without atoms, at making the labeller.
 
@@ -189,11 +216,13 @@ class Job:
         base: folder from which the settings' relative paths start, where it exists.
         known: the fingerprint that the labeller must have; None for any.
         atoms, time_limit: see LabelProcess.label.
-        folder: where the engine's files of this try go; made, and emptied, by the job.
+        folder: where the engine's files go; where it exists, as of an earlier try, one with a further number.
         keep: whose folders stay: of tries that failed, of all, of none. Empty ones never stay.
+        owner: of the queue.
     """
 
     queue: str
+    owner: Owner
     settings: dict[str, Any]
     base: str
     known: str | None
@@ -224,7 +253,10 @@ def label_job(job: Job) -> Outcome:
         Error: the labeller cannot be made here, or (OtherLabeller) is not the known one; nothing was computed.
     """
     with _pools_lock:
-        pool = _pools.setdefault(job.queue, _Pool())
+        if job.queue not in _pools:
+            _pools[job.queue] = _Pool()
+            threading.Thread(target=_outlive, args=(job.owner, _pools[job.queue]), daemon=True).start()
+        pool = _pools[job.queue]
     process = pool.take(job)
     try:
         if job.known not in (None, process.fingerprint):
@@ -247,16 +279,11 @@ def end_jobs(queue: str) -> None:
 
 
 def _try(process: LabelProcess, job: Job) -> Outcome:
-    folder = None if job.folder is None else Path(job.folder)
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)  # of a try that was killed
-        try:
-            folder.mkdir(parents=True)
-        except OSError as error:
-            raise Error(f"{folder}: the engine's folder cannot be made: {error.strerror}") from error
+    folder = None if job.folder is None else _new_folder(Path(job.folder))
     outcome = Outcome(process.fingerprint)
     try:
-        outcome = Outcome(process.fingerprint, process.label(job.atoms, job.time_limit, job.folder))
+        labels = process.label(job.atoms, job.time_limit, None if folder is None else str(folder))
+        outcome = Outcome(process.fingerprint, labels)
     except LabellingError as error:
         outcome = Outcome(process.fingerprint, None, error.reason, str(error))
     finally:
@@ -270,6 +297,26 @@ def _try(process: LabelProcess, job: Job) -> Outcome:
     return outcome
 
 
+def _new_folder(wanted: Path) -> Path:
+    """Make a folder that nobody has: an engine of a loop that was killed may still write to the first."""
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_try_{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise Error(f"{folder}: the engine's folder cannot be made: {error.strerror}") from error
+        return folder
+
+
+def _outlive(owner: Owner, pool: _Pool) -> None:
+    """End a pool whose owner has died; executors' workers may stay for long after that, or for ever."""
+    while not (pool.closed or owner.has_died()):
+        time.sleep(WATCH_INTERVAL)
+    pool.close()
+
+
 class _Pool:
     """The label processes of one queue in this process: those that wait for work, and all."""
 
@@ -277,11 +324,11 @@ class _Pool:
         self._lock = threading.Lock()
         self._idle: list[LabelProcess] = []
         self._all: list[LabelProcess] = []
-        self._closed = False
+        self.closed = False
 
     def take(self, job: Job) -> LabelProcess:
         with self._lock:
-            if self._closed:
+            if self.closed:
                 raise Error("the labelling was ended")
             if self._idle:
                 return self._idle.pop()
@@ -291,14 +338,14 @@ class _Pool:
 
     def give(self, process: LabelProcess) -> None:
         with self._lock:
-            if not self._closed:
+            if not self.closed:
                 self._idle.append(process)
                 return
         process.__exit__()
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
+            self.closed = True
             idle, self._idle = self._idle, []
         for process in self._all:
             process.kill()

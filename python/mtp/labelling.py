@@ -18,7 +18,7 @@ from mtp.database import GIVEN, Dataset
 from mtp.errors import Error
 from mtp.label_checks import Prediction, doubt_energies, doubt_forces
 from mtp.label_executors import make_executor
-from mtp.label_process import Job, OtherLabeller, Outcome, end_jobs, label_job
+from mtp.label_process import Job, OtherLabeller, Outcome, Owner, end_jobs, label_job
 from mtp.potential import Potential
 from mtp.settings import Labelling
 
@@ -93,6 +93,7 @@ class LabelQueue:
         self.settings = settings
         self.say = say
         self._name = uuid.uuid4().hex
+        self._owner = Owner.this()
         self._labeller = settings.labeller(list(species))
         self._folder = dataset.path.resolve().parent / FOLDER
         self._executor: Executor | None = None
@@ -129,7 +130,7 @@ class LabelQueue:
         """Make the labeller where it will run, and wait for that. Entering does it where that is this machine."""
         self._fingerprint = self.dataset.fingerprint()
         try:
-            self._outcome(self._start(Job(self._name, self._labeller, os.getcwd(), self._fingerprint)))
+            self._outcome(self._start(Job(self._name, self._owner, self._labeller, os.getcwd(), self._fingerprint)))
         except (Error, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -166,15 +167,15 @@ class LabelQueue:
             self.poll()
 
     def _submit(self, attempt: _Try) -> None:
-        suffix = "" if attempt.number == 1 else f"_try_{attempt.number}"
         job = Job(
             self._name,
+            self._owner,
             self._labeller,
             os.getcwd(),
             self._fingerprint,
             attempt.atoms,
             self.settings.time_limit,
-            str(self._folder / f"candidate_{attempt.id}{suffix}"),
+            str(self._folder / f"candidate_{attempt.id}"),
             self.settings.keep_files,
         )
         self._jobs[self._start(job)] = attempt
