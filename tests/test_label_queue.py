@@ -134,12 +134,12 @@ def test_labelling_goes_on_while_its_owner_does_something_else(settings, dataset
         start = time.monotonic()
         queue.poll()
         assert time.monotonic() - start < 0.2  # poll waits for nothing
-        assert len(queue) == 3
+        assert queue.n_waiting == 3
         later = dataset.add_candidate(copper(3), 1, "added while others are computed")
         wait_until(lambda: queue.poll() and dataset.counts()["labelled"] >= 1)
         assert queue.submit_pending() == 1
         queue.wait()
-        assert len(queue) == 0
+        assert queue.n_waiting == 0
         assert later in [atoms.info["id"] for atoms in dataset.labelled()]
     assert dataset.counts() == {"pending": 0, "labelled": 4, "failed": 0}
     assert len(calculations(tmp_path)) == 4
@@ -227,7 +227,7 @@ label_pending(Dataset({file!r}), checked({content!r}, Labelling, "test"), ["Cu"]
 
 
 def test_a_parent_that_is_killed_again_and_again_loses_only_what_was_in_hand(settings, dataset, tmp_path):
-    n = 12
+    n = 8
     for seed in range(n):
         dataset.add_candidate(copper(2, seed), 0, f"{seed}")
     content = settings("Counting", 0.05, workers=2).model_dump(exclude_none=True)
@@ -369,7 +369,7 @@ with LabelQueue(dataset, checked({content!r}, Labelling, "test"), ["Cu"], print)
 @pytest.mark.parametrize(
     "name",
     [
-        "spawning",
+        pytest.param("spawning", marks=pytest.mark.slow),
         "executorlib blocks",
         "parsl threads",
         pytest.param("executorlib", marks=pytest.mark.slow),

@@ -122,7 +122,8 @@ class LabelQueue:
         if self._executor is not None:
             self._executor.shutdown(wait=self.settings.executor.type == "local")
 
-    def __len__(self) -> int:
+    @property
+    def n_waiting(self) -> int:
         """The number of candidates that were submitted and are not stored yet."""
         return len(self._jobs)
 
