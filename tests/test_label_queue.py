@@ -29,6 +29,7 @@ CALCULATORS = """
 import os, signal, time
 from pathlib import Path
 from ase.calculators.emt import EMT
+from mtp.calculator import MTP
 
 class Counting(EMT):
     "Leaves a file for each calculation and its process, and takes its time."
@@ -56,6 +57,15 @@ class Weak(Counting):
             raise ValueError("not four")
         if len(atoms) == 5:
             time.sleep(100)
+
+class LyingMTP(MTP):
+    "Is off by 100 eV in 64 atoms that come from top to bottom."
+
+    def calculate(self, atoms, *rest):
+        MTP.calculate(self, atoms, *rest)
+        if len(atoms) == 64 and atoms.positions[0, 2] > atoms.positions[-1, 2]:
+            for key in ("energy", "free_energy"):
+                self.results[key] += 100
 
 class Lying(Counting):
     "Is off by 100 eV at the seed that it is told, as the position of the first atom tells."
@@ -204,6 +214,29 @@ def test_nonsense_is_kept_aside_with_what_was_found(settings, dataset, sign):
     refused = labels(failure.atoms)
     assert refused.energy < -90 if sign > 0 else refused.forces.sum() == pytest.approx(24)
     assert dataset.counts() == {"pending": 0, "labelled": 5, "failed": 1}
+
+
+def test_a_potential_that_is_told_to_the_queue_finds_100_eV_in_many_atoms(
+    settings, dataset, tmp_path, random_potential, random_atoms
+):
+    potential = random_potential(species=["Cu"])
+    potential.save(tmp_path / "Cu.mtp")
+    labelling = settings("LyingMTP", keywords={"potential": str(tmp_path / "Cu.mtp")})
+    for seed in range(12):
+        dataset.add_candidate(random_atoms(["Cu"], seed), 0, f"{seed}")
+    with LabelQueue(dataset, labelling, ["Cu"]) as queue:
+        queue.submit_pending()
+        queue.wait()
+        potential.select(dataset.labelled(), "neighbourhood")
+        queue.expect(potential)
+        honest, lying = (random_atoms(["Cu"], seed).repeat(2) for seed in (3, 4))
+        lying = lying[::-1]
+        ids = [dataset.add_candidate(atoms, 1, "large") for atoms in (honest, lying)]
+        queue.submit_pending()
+        queue.wait()
+    (failure,) = dataset.failures()
+    assert (failure.id, failure.reason) == (ids[1], "nonsense")
+    assert "lies +1.56 eV per atom from the current potential's prediction" in failure.message
 
 
 def test_a_killed_worker_costs_one_try(settings, dataset, tmp_path):

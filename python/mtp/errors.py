@@ -38,3 +38,6 @@ class LabellingError(Error):
     def __init__(self, message: str, reason: FailureReason):
         super().__init__(message)
         self.reason: FailureReason = reason
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self), self.reason)
