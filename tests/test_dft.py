@@ -139,6 +139,23 @@ def test_what_does_not_converge_is_known_as_such_and_its_files_are_kept(recipe, 
     assert any(folder.iterdir())
 
 
+@pytest.mark.dft
+@pytest.mark.slow
+def test_the_loop_learns_from_quantum_espresso(mtp, tmp_path, monkeypatch):
+    if shutil.which("pw.x") is None:
+        pytest.skip("pw.x is absent: install Debian's quantum-espresso and quantum-espresso-data")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shutil.copy(ROOT / "lammps_inputs/silicon_dft/learn_espresso.toml", tmp_path)
+    done = mtp(tmp_path, "learn", "learn_espresso.toml", timeout=600)
+    assert done.returncode == 0, done.stderr
+    counts = Dataset(tmp_path / "run_espresso" / "dataset.db").counts()
+    assert counts["failed"] == counts["pending"] == 0
+    assert 10 < counts["labelled"] < 60  # 7 of them made by hand; 18 when this was written
+    assert not (tmp_path / "run_espresso" / "labelling").exists() or not any(
+        (tmp_path / "run_espresso" / "labelling").iterdir()
+    )
+
+
 # ---- the data set
 
 
