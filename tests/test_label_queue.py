@@ -195,8 +195,9 @@ def test_whose_files_are_kept_can_be_set(settings, dataset, tmp_path, keep, kept
     label_pending(dataset, settings("Weak", keep_files=keep), ["Cu"], print)
     found = {len(failure.atoms): failure.id for failure in dataset.failures()}
     found |= {len(atoms): atoms.info["id"] for atoms in dataset.labelled()}
-    folders = {path.name for path in (tmp_path / "labelling").iterdir()}
+    folders = {path.name for path in tmp_path.glob("labelling/*")}
     assert folders == {f"candidate_{found[int(size)]}" for size in kept}
+    assert (tmp_path / "labelling").exists() == bool(kept)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

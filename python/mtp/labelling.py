@@ -44,13 +44,24 @@ def add_given(dataset: Dataset, files: Iterable[Path], species: Sequence[str]) -
             dataset.store_labels(id, known[id], GIVEN)
 
 
-def label_pending(dataset: Dataset, settings: Labelling, species: Sequence[str], say: Callable[[str], None]) -> None:
+def label_pending(
+    dataset: Dataset,
+    settings: Labelling,
+    species: Sequence[str],
+    say: Callable[[str], None],
+    potential: Potential | None = None,
+) -> None:
     """Label all pending candidates, and store each label or failure as it comes; see LabelQueue.
+
+    Args:
+        potential: the current one, where there is one, see LabelQueue.expect.
 
     Raises:
         Error: as LabelQueue.
     """
     with LabelQueue(dataset, settings, species, say) as queue:
+        if potential is not None:
+            queue.expect(potential)
         queue.submit_pending()
         queue.wait()
 
@@ -121,6 +132,8 @@ class LabelQueue:
         end_jobs(self._name)
         if self._executor is not None:
             self._executor.shutdown(wait=self.settings.executor.type == "local")
+        with suppress(OSError):  # there is none, or it holds files that are kept
+            self._folder.rmdir()
 
     @property
     def n_waiting(self) -> int:
