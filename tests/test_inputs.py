@@ -124,7 +124,7 @@ def run(folder: Path, *command) -> str:
 def test_every_learning_loop_runs(path, tmp_path):
     found = load(path, LearnSettings)
     if found.labelling.type == "ase":
-        assert found.labelling.calculator == "gpaw.GPAW"  # run by tests/test_dft.py
+        assert found.labelling.calculator in ("gpaw.GPAW", "espresso")  # run by tests/test_dft.py
     (tmp_path / path.name).write_text(toy_loop(path))
     toy = load(tmp_path / path.name, LearnSettings)
     assert (toy.fit.level, toy.exploration[0].steps, toy.labelling.type) == (4, 50, "lammps")
@@ -206,7 +206,11 @@ def test_links_of_the_pages_lead_somewhere():
 @pytest.mark.parametrize(
     ("page", "model", "tables"),
     [
-        ("learning.md", LearnSettings, ("InitialData", "Labelling", "Selection", "Transport", "Target", "Exploration")),
+        (
+            "learning.md",
+            LearnSettings,
+            ("InitialData", "Labelling", "Executor", "Selection", "Transport", "Target", "Exploration"),
+        ),
         ("fitting.md", FitFile, ("FitSettings", "Weights")),
     ],
 )

@@ -68,6 +68,7 @@ class Loop:
 
     def close(self) -> None:
         """Let go of LAMMPS and of the folder."""
+        self.teacher.close()
         if self.crew is not None:
             self.crew.close()
         self.folder.release()
@@ -116,10 +117,7 @@ class Loop:
         self._on_root(lambda: self._note("labelling", number))
         if number == 0:
             self._on_root(self.teacher.begin)
-        if not self._on_root(lambda: self.crew.running):
-            self._on_root(lambda: self.teacher.label(number))
-            return
-        self._on_root(lambda: self.teacher.label_meanwhile(number))
+        self._on_root(lambda: self.teacher.begin_to_label(number))
         while self._on_root(lambda: self.crew.running and not self.teacher.labelled()):
             self._leg(number - 1)
         self._on_root(lambda: self.teacher.labelled(wait=True))
