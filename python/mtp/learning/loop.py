@@ -316,9 +316,9 @@ def _described(passage: Passage) -> str:
 
 
 def _summary(record: dict, select: float) -> str:
-    bins = [*(f"to {end:.3g}" for end in GRADES), f"above {GRADES[-1]:g}"]
-    counts = ", ".join(f"{n} {name}" for name, n in zip(bins, record["histogram"], strict=True) if n)
-    text = f"grades: {counts}"
+    bins = [*(f"{end:.3g}" for end in GRADES), "more"]
+    counts = ", ".join(f"{name}: {n}" for name, n in zip(bins, record["histogram"], strict=True) if n)
+    text = f"grades up to {counts}"
     if record["selected"]:
         return f"{text}; {record['selected']} of {record['flagged']} flagged configurations to be labelled"
     return f"{text}; nothing above {select:g}" if record["converged"] else text
