@@ -36,7 +36,7 @@ from mtp.learning.walks import GRADES, Passage, Walk
 from mtp.potential import Potential
 from mtp.settings import LearnSettings
 
-STUCK = 10  # breaks of a walk at one step, one after the other: it does not get on
+STUCK = 20  # breaks of a walk at one step, one after the other: it does not get on
 
 Result = TypeVar("Result")
 Say = Callable[[str], None]
@@ -57,6 +57,7 @@ class Loop:
         self.flagged: list[Atoms] = []  # in them
         self._structures: dict[Path, Atoms] = {}  # that are walked from, by the files that LAMMPS reads
         self._resumed: dict | None = None  # how the walks stood when the loop was interrupted
+        self._counts: dict[str, int] = {}  # of the data set
         self._stuck: dict[str, tuple[int, int]] = {}  # of each walk, the step of the last break, and how often
 
     def open(self) -> None:
@@ -263,13 +264,15 @@ class Loop:
         return MemoryWalk(self.scripts[k], selection, log, seeds, comm, largest)
 
     def _begin(self, number: int) -> None:
-        """Write down what the walks begin with, and remember which have passed under the potential of that round."""
+        """Write down what the walks begin with, and remember how they stood when the loop was interrupted: how often
+        each has been walked, and which have passed under the potential of that round."""
         state = self.folder.state
         self.folder.note_start(self.settings, self.comm.size)
         for path, atoms in self._structures.items():
             write_data(path, atoms, self.settings.species)
-        same = state.get("round") == number and state.get("search") == self.settings.search()
-        self._resumed = state.get("crew") if same else None
+        if "crew" in state and state["search"] == self.settings.search():
+            walking = state["phase"] == "walking" and state["round"] == number
+            self._resumed = state["crew"] | ({} if walking else {"passed": [0] * len(self.scripts)})
 
     def _note(self, phase: str, number: int) -> None:
         """Write down what the loop is at."""
@@ -280,8 +283,9 @@ class Loop:
             for post in posts
         ]
         state["rollbacks"] = self.record.get("rollbacks", [])
-        counts = self.folder.dataset.counts()
-        self.folder.set_state({**state, **counts, "crew": self.crew.state(), "search": self.settings.search()})
+        if phase != "walking" or not self._counts:
+            self._counts = self.folder.dataset.counts()
+        self.folder.set_state({**state, **self._counts, "crew": self.crew.state(), "search": self.settings.search()})
 
     def _finish(self) -> None:
         selection = self.settings.selection
