@@ -11,7 +11,7 @@ from PIL import Image
 pytest.importorskip("skfem", reason='needs scikit-fem: pip install "pair-mtp[conductivity]"')
 
 from mtp.conductivity.continuum import bounds, continuum, materials
-from mtp.conductivity.continuum_settings import ContinuumSettings, Geometry, Phase
+from mtp.conductivity.continuum_settings import Boundary, ContinuumSettings, Geometry, Phase
 from mtp.conductivity.mosaic import blocks, mosaic
 from mtp.errors import Error
 from mtp.settings import checked, load
@@ -137,6 +137,20 @@ def test_what_grains_conduct_does_not_depend_on_where_the_box_begins():
     assert found[0].lower == pytest.approx(found[1].lower, abs=1e-10)
 
 
+def test_parts_are_logarithmic_derivatives():
+    cells = mosaic(Geometry(grains=5))
+    kappa, h = isotropic(1.0, 2.0, 3.0, 4.0, 5.0), between_grains(cells, 4.0)
+    found = bounds(cells, kappa, h)
+    assert found.grains.sum() + found.pairs.sum() == pytest.approx(np.trace(found.upper) / 2)
+    step = 1e-4
+    for g in range(5):
+        factor = np.where(np.arange(5) == g, 1 + step, 1.0)[:, None, None]
+        upper = [bounds(cells, k, h).upper for k in (kappa * factor, kappa / factor)]
+        assert found.grains[g] == pytest.approx(np.trace(upper[0] - upper[1]) / 4 / math.log1p(step), rel=1e-6)
+    upper = [bounds(cells, kappa, h * factor).upper for factor in (1 + step, 1 / (1 + step))]
+    assert found.pairs.sum() == pytest.approx(np.trace(upper[0] - upper[1]) / 4 / math.log1p(step), rel=1e-6)
+
+
 # ---- sizes, files, errors, output
 
 
@@ -144,7 +158,7 @@ def test_small_grains_resist_more_and_large_ones_not_at_all(tmp_path):
     asked = settings(
         tmp_path / "sizes",
         phases=[{"name": "a", "kappa": 100.0}],
-        conductance=100.0,
+        boundaries=[{"between": ["a", "a"], "conductance": 100.0, "error": 10.0}],
         sizes=[1.0, 1e3, 1e7],
         geometry={"grains": 10, "realisations": 2},
     )
@@ -154,20 +168,34 @@ def test_small_grains_resist_more_and_large_ones_not_at_all(tmp_path):
     assert small == pytest.approx(0.1, rel=0.2)
     assert small < middle < large
     assert large == pytest.approx(100.0, rel=1e-3)
+    # the conductance's error of a tenth is that of small grains, and no matter for large ones
+    parts = [row["uncertainty_W_mK"]["boundaries"] / row["mean_W_mK"] for row in found["results"]]
+    assert parts[0] == pytest.approx(0.1, rel=0.02)
+    assert parts[2] < 1e-3
+    assert found["results"][0]["shares"]["boundaries"] == pytest.approx(1, abs=1e-2)
+    assert found["results"][2]["shares"]["a"] == pytest.approx(1, abs=1e-2)
     assert found["series"][0] == pytest.approx(1 / (1 / 100 + 1 / 0.1))
     assert json.loads((asked.folder / "result.json").read_text()) == json.loads(json.dumps(found))
 
 
 def test_conductivities_come_from_other_results(tmp_path):
     result = {"temperatures_K": [200.0, 300.0], "kappa_W_mK": [[9] * 6, [3.0, 2.0, 1.0, 0.0, 0.0, 0.5]]}
+    result["uncertainty_W_mK"] = {"total": [[1] * 6, [0.3, 0.2, 0.1, 0.0, 0.0, 0.0]]}
     (tmp_path / "bte.json").write_text(json.dumps(result))
-    tensor = Phase(name="a", file=tmp_path / "bte.json").tensor()
+    tensor, error = Phase(name="a", file=tmp_path / "bte.json").known()
+    assert error == pytest.approx(0.1)
     assert tensor == pytest.approx(np.array([[3.0, 0.5, 0.0], [0.5, 2.0, 0.0], [0.0, 0.0, 1.0]]))
     with pytest.raises(Error, match="holds no conductivity at 400 K, but at 200, 300 K"):
-        Phase(name="a", file=tmp_path / "bte.json", temperature=400).tensor()
+        Phase(name="a", file=tmp_path / "bte.json", temperature=400).known()
+    both = {name: {"value": 5.0, "error": 1.0} for name in ("kappa_W_mK", "conductance_MW_m2K")}
+    (tmp_path / "nemd.json").write_text(json.dumps(both))
+    tensor, error = Phase(name="a", file=tmp_path / "nemd.json").known()
+    assert tensor == pytest.approx(5 * np.eye(3))
+    assert error == pytest.approx(0.2)
+    assert Boundary(between=("a", "a"), file=tmp_path / "nemd.json").known() == (5.0, 0.2)
     (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(Error, match="is no result with a conductivity"):
-        Phase(name="a", file=tmp_path / "bad.json").tensor()
+    with pytest.raises(Error, match="is no result with kappa_W_mK"):
+        Phase(name="a", file=tmp_path / "bad.json").known()
 
 
 def test_labels_come_from_files(tmp_path):
@@ -199,7 +227,7 @@ def test_settings_are_checked(tmp_path, content, message):
     with pytest.raises(Error, match=message):
         settings(tmp_path, **content)
     with pytest.raises(Error, match="is not positive"):
-        Phase(name="a", kappa=[1.0, 1.0, -1.0, 0.0, 0.0, 0.0]).tensor()
+        Phase(name="a", kappa=[1.0, 1.0, -1.0, 0.0, 0.0, 0.0]).known()
 
 
 def test_boundaries_may_have_no_resistance(tmp_path):
@@ -207,7 +235,7 @@ def test_boundaries_may_have_no_resistance(tmp_path):
         'conductance = inf\nphases = [{name = "a", kappa = 1}, {name = "b", kappa = 2}]\n'
         'boundaries = [{between = ["a", "b"], conductance = 3.0}]\n'
     )
-    conductances = load(tmp_path / "a.toml", ContinuumSettings).conductances()
+    conductances, _ = load(tmp_path / "a.toml", ContinuumSettings).conductances()
     assert conductances == pytest.approx(np.array([[np.inf, 3e6], [3e6, np.inf]]))
 
 

@@ -33,12 +33,18 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Bounds:
-    """upper, lower: (d, d) bounds of the effective conductivity, W/mK; field: φ at the nodes for a unit gradient along
-    each direction, (d, n), in units of the box's first edge."""
+    """Of the effective conductivity on one mesh.
+
+    upper, lower: (d, d), W/mK. field: φ at the nodes for a unit gradient along each direction, (d, n), in units of the
+    box's first edge. grains, pairs: parts of the upper bound's mean that grains and boundaries add, (n_grains,) and
+    (n_pairs,), W/mK: since φ makes the sum least, each is its conductivity's or conductance's logarithmic derivative.
+    """
 
     upper: np.ndarray
     lower: np.ndarray
     field: np.ndarray
+    grains: np.ndarray
+    pairs: np.ndarray
 
     @property
     def kappa(self) -> np.ndarray:
@@ -60,22 +66,23 @@ def bounds(cells: Mosaic, kappa: np.ndarray, conductance: np.ndarray) -> Bounds:
         kappa: (n_grains, d, d), W/mK.
         conductance: (n_pairs,), of each pair of facets, in W/mK over the box's first edge; inf where T is continuous.
     """
-    upper, field = _nodal(cells, kappa, conductance)
-    return Bounds(upper, _facet(cells, kappa, conductance), field)
+    upper, field, grains, pairs = _nodal(cells, kappa, conductance)
+    return Bounds(upper, _facet(cells, kappa, conductance)[0], field, grains, pairs)
 
 
 def continuum(settings: ContinuumSettings, say: Say = lambda text: None) -> dict[str, Any]:
     """Compute the effective conductivity at every size; the result is also written as result.json in the folder.
 
     Keys of the result: for each of `sizes_nm`, in `results`: `kappa_W_mK` (d, d), the mean over realisations of the
-    geometry; `bounds_W_mK`, half the mean distance of the bounds on the finest mesh, and `realisations_W_mK`, the
-    standard error of the mean (None for one), of each component; `mean_W_mK`, of the diagonal, and its `error_W_mK`
-    from both.
+    geometry; `mean_W_mK`, of the diagonal, `uncertainty_W_mK`, its parts (`bounds`: half their distance on the finest
+    mesh; `realisations`: standard error of the mean, None for one; `phases` and `boundaries`: of what was given) and
+    their `total`; `shares`, which part of the heat's entropy each phase and the boundaries make.
     """
     geometry = settings.geometry
     n = geometry.realisations if geometry.type == "voronoi" else 1
-    conductances = settings.conductances()
+    conductances, errors = settings.conductances()
     made: list[list[Bounds]] = [[] for _ in settings.sizes]
+    parts: list[list[np.ndarray]] = [[] for _ in settings.sizes]
     facts = []
     drawn = None
     for realisation in range(n):
@@ -93,6 +100,8 @@ def continuum(settings: ContinuumSettings, say: Say = lambda text: None) -> dict
                 if found.gap <= settings.tolerance or growth * cells.mesh.facets.shape[1] > settings.unknowns:
                     break
             made[k].append(found)
+            between = np.bincount(sides[0] * len(errors) + sides[1], found.pairs, minlength=errors.size)
+            parts[k].append(np.concatenate([np.bincount(phase, found.grains, minlength=len(errors)), between]))
             drawn = drawn or (cells, found.field[0])
             facts.append(
                 {"realisation": realisation, "size_nm": size, "elements": cells.mesh.nelements, "gap": found.gap}
@@ -107,11 +116,14 @@ def continuum(settings: ContinuumSettings, say: Say = lambda text: None) -> dict
     result = {
         "method": "continuum",
         "geometry": geometry.model_dump(mode="json"),
-        "phases": {phase.name: phase.tensor().tolist() for phase in settings.phases},
+        "phases": {phase.name: phase.known()[0].tolist() for phase in settings.phases},
         "conductances_MW_m2K": [[float(h) if np.isfinite(h) else None for h in row] for row in 1e-6 * conductances],
         "grains": coarse.n_grains,
         "sizes_nm": settings.sizes,
-        "results": [_summary(several) for several in made],
+        "results": [
+            _summary(settings, several, np.mean(shares, axis=0), errors)
+            for several, shares in zip(made, parts, strict=True)
+        ],
         **_series(settings, kappa),
         "meshes": facts,
     }
@@ -131,7 +143,7 @@ def materials(settings: ContinuumSettings, n_grains: int, realisation: int = 0) 
         shares = np.array([phase.share for phase in settings.phases])
         counts = np.floor(np.cumsum(shares) / shares.sum() * n_grains + 0.5).astype(int)
         phases = rng.permutation(np.searchsorted(counts, np.arange(n_grains), side="right"))
-    tensors = np.array([phase.tensor() for phase in settings.phases])[phases]
+    tensors = np.array([phase.known()[0] for phase in settings.phases])[phases]
     turns = np.tile(np.eye(3), (n_grains, 1, 1))
     for k, phase in enumerate(settings.phases):
         own = np.flatnonzero(phases == k)
@@ -156,12 +168,12 @@ def _series(settings: ContinuumSettings, kappa: np.ndarray) -> dict[str, list[fl
     if settings.geometry.type != "voronoi":
         return {}
     resistance = np.mean([len(k) / np.trace(k) for k in kappa])
-    boundary = np.mean(1 / settings.conductances())
+    boundary = np.mean(1 / settings.conductances()[0])
     return {"series": [1 / (resistance + boundary / (1e-9 * size)) for size in settings.sizes]}
 
 
-def _nodal(cells: Mosaic, kappa: np.ndarray, conductance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Upper bound and φ from linear elements with nodes at corners."""
+def _nodal(cells: Mosaic, kappa: np.ndarray, conductance: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Upper bound, φ and the parts of grains and boundaries from linear elements with nodes at corners."""
     mesh, d = cells.mesh, len(cells.box)
     corners = mesh.p[:, mesh.t]  # (d, d + 1, n)
     gradients = _gradients(corners)
@@ -171,16 +183,14 @@ def _nodal(cells: Mosaic, kappa: np.ndarray, conductance: np.ndarray) -> tuple[n
     return _solved(cells, kappa, conductance, gradients, mesh.t, mesh.nvertices, (first, second), mass)
 
 
-def _facet(cells: Mosaic, kappa: np.ndarray, conductance: np.ndarray) -> np.ndarray:
-    """Lower bound from linear elements with nodes at the middles of facets; jumps count by their mean."""
+def _facet(cells: Mosaic, kappa: np.ndarray, conductance: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The same, a lower bound, from linear elements with nodes at the middles of facets; jumps count by their mean."""
     mesh = cells.mesh
     facets = mesh.t2f
     middles = mesh.p[:, mesh.facets[:, facets]].mean(axis=1)  # (d, d + 1, n): affine in the facet across each corner
     gradients = _gradients(middles)
-    first, second = cells.pairs
-    return _solved(
-        cells, kappa, conductance, gradients, facets, mesh.facets.shape[1], (first[None], second[None]), np.eye(1)
-    )[0]
+    sides = tuple(cells.pairs[:, None])
+    return _solved(cells, kappa, conductance, gradients, facets, mesh.facets.shape[1], sides, np.eye(1))
 
 
 def _gradients(points: np.ndarray) -> np.ndarray:
@@ -199,8 +209,8 @@ def _solved(
     n: int,
     sides: tuple[np.ndarray, np.ndarray],
     mass: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Effective conductivity (d, d) and φ (d, n) at the n unknowns.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Effective conductivity (d, d), φ (d, n) at the n unknowns, and the parts of grains and pairs of facets.
 
     unknowns: (d + 1, n_elements), of each element; sides: (m, n_pairs), of the two facets of each pair; mass: (m, m).
     """
@@ -220,7 +230,16 @@ def _solved(
     right = np.stack([np.bincount(place, load, minlength=joined) for load in loads])
     phi = -_inverse(matrix, right, len(cells.box))
     effective = (k.sum(axis=-1) + right @ phi.T) / cells.box.prod()
-    return (effective + effective.T) / 2, phi[:, place]
+
+    phi = phi[:, place]
+    slopes = np.eye(len(phi))[..., None] + np.einsum("iae,gae->gie", gradients, phi[:, unknowns])
+    weight = cells.box.prod() * len(phi)
+    grains = np.bincount(cells.grain, np.einsum("gie,ije,gje->e", slopes, k, slopes), len(kappa)) / weight
+    jumps = phi[:, sides[0]] - phi[:, sides[1]]
+    pairs = np.zeros(len(conductance))
+    jumped = np.einsum("gan,ab,gbn->n", jumps[..., ~open_], mass, jumps[..., ~open_])
+    pairs[~open_] = jumped * (conductance * cells.areas)[~open_] / weight
+    return (effective + effective.T) / 2, phi, grains, pairs
 
 
 def _scattered(unknowns: np.ndarray, local: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -251,18 +270,28 @@ def _inverse(matrix: csr_array, right: np.ndarray, d: int) -> np.ndarray:
     return found - found.mean(axis=1, keepdims=True)
 
 
-def _summary(several: Sequence[Bounds]) -> dict[str, Any]:
+def _summary(
+    settings: ContinuumSettings, several: Sequence[Bounds], parts: np.ndarray, errors: np.ndarray
+) -> dict[str, Any]:
+    """parts: of the mean, W/mK, that phases add, and then pairs of phases; errors: relative, of the pairs'
+    conductances."""
     kappa = np.array([found.kappa for found in several])
-    half = np.mean([np.abs(found.upper - found.lower) / 2 for found in several], axis=0)
-    spread = kappa.std(axis=0, ddof=1) / len(kappa) ** 0.5 if len(kappa) > 1 else None
-    means = np.array([np.trace(tensor) / len(tensor) for tensor in kappa])
-    error = np.mean([np.trace(found.upper - found.lower) / 2 / len(found.upper) for found in several])
-    if len(means) > 1:
-        error = np.hypot(error, means.std(ddof=1) / len(means) ** 0.5)
+    d, n = kappa.shape[-1], len(errors)
+    means = np.trace(kappa, axis1=1, axis2=2) / d
+    own = np.array([phase.known()[1] for phase in settings.phases])
+    between = parts[n:].reshape(n, n)
+    uncertainty = {
+        "bounds": float(np.mean([np.trace(found.upper - found.lower) / 2 / d for found in several])),
+        "realisations": float(means.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else None,
+        "phases": float(np.linalg.norm(own * parts[:n])),
+        "boundaries": float(np.linalg.norm(np.triu(errors * (between + between.T - np.diag(between.diagonal()))))),
+    }
+    uncertainty["total"] = float(np.linalg.norm([part for part in uncertainty.values() if part is not None]))
+    shares = parts / parts.sum()
     return {
         "kappa_W_mK": kappa.mean(axis=0).tolist(),
-        "bounds_W_mK": half.tolist(),
-        "realisations_W_mK": None if spread is None else spread.tolist(),
         "mean_W_mK": float(means.mean()),
-        "error_W_mK": float(error),
+        "uncertainty_W_mK": uncertainty,
+        "shares": {phase.name: float(share) for phase, share in zip(settings.phases, shares, strict=False)}
+        | {"boundaries": float(shares[n:].sum())},
     }

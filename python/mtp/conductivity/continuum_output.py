@@ -22,13 +22,20 @@ COLOURS = "coolwarm"
 
 
 def table(result: Mapping) -> Table:
-    """κ at each size: mean of the diagonal with its error, and the diagonal."""
+    """κ at each size: mean of the diagonal with its error, the diagonal, and where entropy is made."""
     shown = Table(title="effective κ, W/mK")
-    for heading in ("size (nm)", "mean", "±", *("xx", "yy", "zz")[: result["geometry"]["dimension"]]):
+    shares = list(result["results"][0]["shares"])
+    axes = ("xx", "yy", "zz")[: result["geometry"]["dimension"]]
+    for heading in ("size (nm)", "mean", "±", *axes, *(f"in {name} (%)" for name in shares)):
         shown.add_column(heading, justify="right")
     for size, found in zip(result["sizes_nm"], result["results"], strict=True):
         diagonal = np.diag(found["kappa_W_mK"])
-        row = [f"{found['mean_W_mK']:.5g}", f"{found['error_W_mK']:.2g}", *(f"{k:.5g}" for k in diagonal)]
+        row = [
+            f"{found['mean_W_mK']:.5g}",
+            f"{found['uncertainty_W_mK']['total']:.2g}",
+            *(f"{k:.5g}" for k in diagonal),
+        ]
+        row += [f"{100 * found['shares'][name]:.3g}" for name in shares]
         shown.add_row(f"{size:g}", *row)
     return shown
 
@@ -96,7 +103,7 @@ def sizes(path: Path, result: Mapping) -> None:
     """κ against the size, with errors."""
     x = np.array(result["sizes_nm"])
     kappa = np.array([found["mean_W_mK"] for found in result["results"]])
-    error = [found["error_W_mK"] for found in result["results"]]
+    error = [found["uncertainty_W_mK"]["total"] for found in result["results"]]
     order = np.argsort(x)
     with rc_context(STYLE):
         figure = Figure(figsize=(4.2, 3.2), layout="constrained")

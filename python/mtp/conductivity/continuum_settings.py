@@ -47,12 +47,16 @@ class Geometry(Section):
 
 
 class Phase(Section):
-    """A material. kappa, W/mK: a number, or xx yy zz yz xz xy of its crystal axes; or the `file` of a result, at one of
-    its temperatures (K). share: of the grains of a Voronoi geometry. Grains of other geometries take the phases in
-    turn. orientation of the crystal axes: random, turned about z at random, or along the box."""
+    """A material.
+
+    kappa, W/mK: a number, or xx yy zz yz xz xy of its crystal axes, and the standard `error` of its mean; or the `file`
+    of a result, at one of its temperatures (K). share: of the grains of a Voronoi geometry; grains of other geometries
+    take the phases in turn. orientation of the crystal axes: random, turned about z at random, or along the box.
+    """
 
     name: str
     kappa: Positive | list[float] | None = None
+    error: float = Field(0.0, ge=0)
     file: Path | None = None
     temperature: float = Field(300.0, gt=0)
     share: float = Field(1.0, gt=0)
@@ -66,22 +70,41 @@ class Phase(Section):
             raise ValueError("`kappa` wants a number, or six of a tensor: xx yy zz yz xz xy")
         return self
 
-    def tensor(self) -> np.ndarray:
-        """(3, 3), W/mK. Raises Error where the file holds none at the temperature, or it is not positive."""
-        values = self.kappa if self.file is None else _read(self.file, self.temperature)
+    def known(self) -> tuple[np.ndarray, float]:
+        """The tensor (3, 3), W/mK, and the relative error of its mean.
+
+        Raises Error where the file holds none at the temperature, or it is not positive.
+        """
+        values, error = (self.kappa, self.error) if self.file is None else _conductivity(self.file, self.temperature)
         tensor = np.zeros((3, 3))
         for (i, j), value in zip(VOIGT, values if isinstance(values, list) else [values] * 3 + [0.0] * 3, strict=True):
             tensor[i, j] = tensor[j, i] = value
         if np.linalg.eigvalsh(tensor)[0] <= 0:
             raise Error(f"the conductivity of the phase {self.name} is not positive: {values}")
-        return tensor
+        return tensor, 3 * error / float(np.trace(tensor))
 
 
 class Boundary(Section):
-    """Conductance of the boundaries between grains of two phases, MW/m²K; inf: no resistance."""
+    """Boundaries between grains of two phases: their conductance, MW/m²K (inf: no resistance), with its standard
+    `error`; or the `file` of a result with it."""
 
     between: tuple[str, str]
-    conductance: float = Field(gt=0)
+    conductance: float | None = Field(None, gt=0)
+    error: float = Field(0.0, ge=0)
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Boundary:
+        if (self.conductance is None) == (self.file is None):
+            raise ValueError("give either a `conductance` or the `file` of a result")
+        return self
+
+    def known(self) -> tuple[float, float]:
+        """The conductance, MW/m²K, and its relative error. Raises Error where the file holds none."""
+        if self.file is None:
+            return self.conductance, self.error / self.conductance
+        found = _result(self.file, "conductance_MW_m2K")["conductance_MW_m2K"]
+        return found["value"], found["error"] / found["value"]
 
 
 class ContinuumSettings(Section):
@@ -112,32 +135,42 @@ class ContinuumSettings(Section):
                 raise ValueError(f"no phase is named {', '.join(sorted(unknown))}: phases are {', '.join(names)}")
         return self
 
-    def conductances(self) -> np.ndarray:
-        """Between each two phases, (n, n), W/m²K."""
+    def conductances(self) -> tuple[np.ndarray, np.ndarray]:
+        """Between each two phases, (n, n), W/m²K, and their relative errors. Raises Error for a file without one."""
         place = {phase.name: k for k, phase in enumerate(self.phases)}
-        found = np.full((len(place), len(place)), self.conductance)
+        found, errors = np.full((len(place), len(place)), self.conductance), np.zeros((len(place), len(place)))
         for boundary in self.boundaries:
             i, j = (place[name] for name in boundary.between)
-            found[i, j] = found[j, i] = boundary.conductance
-        return 1e6 * found
+            found[i, j], errors[i, j] = found[j, i], errors[j, i] = boundary.known()
+        return 1e6 * found, errors
 
     def resolve(self, base: Path) -> ContinuumSettings:
         """The same with all paths taken from `base`."""
         phases = [phase.model_copy(update={"file": phase.file and base / phase.file}) for phase in self.phases]
+        boundaries = [part.model_copy(update={"file": part.file and base / part.file}) for part in self.boundaries]
         geometry = self.geometry.model_copy(update={"file": self.geometry.file and base / self.geometry.file})
-        return self.model_copy(update={"folder": base / self.folder, "phases": phases, "geometry": geometry})
+        parts = {"phases": phases, "boundaries": boundaries, "geometry": geometry}
+        return self.model_copy(update={"folder": base / self.folder, **parts})
 
 
-def _read(path: Path, temperature: float) -> float | list[float]:
-    """κ in a result of `mtp conductivity`: one value, or one of each of its temperatures."""
+def _result(path: Path, key: str) -> dict[str, Any]:
+    """A result of `mtp conductivity` that holds the key."""
     try:
         found: dict[str, Any] = json.loads(path.read_text())
-        kappa, known = found["kappa_W_mK"], found.get("temperatures_K")
+        found[key]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Error(f"{path}: is no result with a conductivity: {error}") from None
+        raise Error(f"{path}: is no result with {key}: {error}") from None
+    return found
+
+
+def _conductivity(path: Path, temperature: float) -> tuple[float | list[float], float]:
+    """κ and the error of its mean, of a result with one value (molecular dynamics) or tensors at temperatures."""
+    found = _result(path, "kappa_W_mK")
+    kappa, known = found["kappa_W_mK"], found.get("temperatures_K")
     if known is None:
-        return kappa
-    for value, at in zip(kappa, known, strict=True):
+        return kappa["value"], kappa["error"]
+    for k, at in enumerate(known):
         if abs(at - temperature) < 1e-6 * temperature:
-            return value
+            total = found["uncertainty_W_mK"]["total"]
+            return kappa[k], float(np.mean(total[k][:3])) if total else 0.0
     raise Error(f"{path}: holds no conductivity at {temperature:g} K, but at {', '.join(f'{t:g}' for t in known)} K")
