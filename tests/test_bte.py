@@ -236,6 +236,13 @@ def test_a_labeller_gives_the_forces_of_its_engine():
         assert left["force_eV_per_A"] < 1e-5
 
 
+def test_grades_of_displaced_cells_are_known_where_the_potential_has_an_active_set(engine):
+    graded = PotentialEngine(Potential.load(SILICON.with_name("Si.almtp")))
+    cells = [bulk("Si", a=a, cubic=True) for a in (5.43, 6.0)]
+    assert graded.grades(cells) == [graded.potential.grade(atoms).maximum for atoms in cells]
+    assert PotentialEngine(Potential.load(SILICON.with_name("Si.mtp"))).grades(cells) is None
+
+
 def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
     asked = settings(tmp_path / "whole", export=["phono3py", "shengbte"])
     whole = bte(asked)

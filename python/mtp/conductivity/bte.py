@@ -26,6 +26,7 @@ from mtp.structures import explored
 
 Say = Callable[[str], None]
 PARTS = ("mesh", "cell", "displacement", "potential")  # of the uncertainty
+GRADE = 2.0  # above it, the reader is told
 NOT_COUNTED = "four-phonon scattering, thermal expansion and the error of the reference"
 
 
@@ -49,6 +50,8 @@ def bte(settings: BteSettings, say: Say = lambda text: None) -> dict[str, Any]:
         cell, left = _cell_at_rest(crystal, engine, settings, say)
         lattice = displaced(cell, settings.force_constants, settings.born)
         facts = produce(lattice, engine, folder, say)
+        if (grade := facts.get("grade", 0.0)) > GRADE:
+            say(f"warning: displaced cells extrapolate, grades up to {grade:.2f}: label and learn some of them")
         phonons = dispersion(harmonic(lattice), settings.imaginary)
         if phonons["imaginary"]:
             raise Error(
@@ -220,12 +223,16 @@ def _uncertainty(
         mesh = asked.mesh or transport.meshes[0]
         base = kept(settings.folder, lattice, mesh, transport).kappa
 
-        def relative(changed: Engine, constants: ForceConstants, name: str) -> np.ndarray:
+        def relative(changed: Engine, constants: ForceConstants, name: str) -> np.ndarray | None:
             folder = settings.folder / f"other_{_digest([constants.model_dump(mode='json'), changed.fingerprint])}"
             folder.mkdir(exist_ok=True)
             there = cell if changed is engine else at_rest(cell, changed, settings.relax)[0]
             other = displaced(there, constants, settings.born)
             produce(other, changed, folder, lambda text: None)
+            phonons = dispersion(harmonic(other), settings.imaginary)
+            if phonons["imaginary"]:
+                say(f"{name} is left out: {not_stable(phonons)}")
+                return None
             found = kept(folder, other, mesh, transport)
             say(f"{name}: {_row(found, transport.temperatures)} on mesh {mesh}")
             return np.divide(found.kappa, base, out=np.ones_like(base), where=np.abs(base) > 1e-6 * np.abs(base).max())
@@ -233,12 +240,14 @@ def _uncertainty(
         for part, update in others.items():
             if update:
                 constants = settings.force_constants.model_copy(update=update)
-                parts[part] = np.abs(relative(engine, constants, f"other {part}") - 1) * np.abs(kappa)
-        if drawn:
-            changes = [
-                relative(PotentialEngine(potential), settings.force_constants, f"potential {k}")
-                for k, potential in enumerate(drawn, 1)
-            ]
+                change = relative(engine, constants, f"other {part}")
+                parts[part] = None if change is None else np.abs(change - 1) * np.abs(kappa)
+        changes = [
+            change
+            for k, potential in enumerate(drawn, 1)
+            if (change := relative(PotentialEngine(potential), settings.force_constants, f"potential {k}")) is not None
+        ]
+        if len(changes) > 1:
             parts["potential"] = np.std(changes, axis=0, ddof=1) * np.abs(kappa)
     known = [part for part in parts.values() if part is not None]
     total = np.sqrt(sum(part**2 for part in known)) if known else None

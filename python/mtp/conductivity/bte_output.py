@@ -18,6 +18,7 @@ from mtp.figures import BLUE, COLOURS, GREY, RESOLUTION, STYLE
 from mtp.validation_output import phonons
 
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
+TICKS = 6  # temperatures named at most on an axis
 SAME = 1e-6  # relative: components closer than that are equal by symmetry
 
 
@@ -90,10 +91,12 @@ def convergence_and_origin(path: Path, found: Mapping) -> None:
             axes.errorbar(temperatures, kappa, error and [_mean(e) for e in error], fmt="o-", color=BLUE, ms=4, lw=1)
             if (kappa > 0).all():
                 axes.set(xscale="log", yscale="log")
-                for axis in (axes.xaxis, axes.yaxis):
-                    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-                    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-                    axis.set_minor_formatter(NullFormatter())
+                shown = temperatures[:: 1 + len(temperatures) // TICKS]
+                axes.set_xticks(shown, [f"{temperature:g}" for temperature in shown])
+                axes.set_xticks([], minor=True)
+                axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
             axes.set(xlabel="temperature (K)", ylabel="κ (W/mK)")
         for axes, (name, label, factor) in zip(
             panels,
