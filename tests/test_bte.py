@@ -14,6 +14,7 @@ from PIL import Image
 
 pytest.importorskip("phono3py", reason='needs phono3py: pip install "pair-mtp[conductivity]"')
 
+from mtp.conductivity import transport
 from mtp.conductivity.bte import bte
 from mtp.conductivity.bte_output import independent
 from mtp.conductivity.bte_settings import BteSettings, ForceConstants, Relaxation, Transport
@@ -241,6 +242,40 @@ def test_grades_of_displaced_cells_are_known_where_the_potential_has_an_active_s
     cells = [bulk("Si", a=a, cubic=True) for a in (5.43, 6.0)]
     assert graded.grades(cells) == [graded.potential.grade(atoms).maximum for atoms in cells]
     assert PotentialEngine(Potential.load(SILICON.with_name("Si.mtp"))).grades(cells) is None
+
+
+def test_a_mesh_goes_on_from_the_q_points_that_are_there(silicon, tmp_path, monkeypatch):
+    whole = solve(silicon, 4, Transport())
+    monkeypatch.setattr(transport, "CHUNK", 3)
+    said = []
+
+    def kill(done, total):
+        said.append((done, total))
+        if done == 6:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "mesh.npz"
+    with pytest.raises(KeyboardInterrupt):
+        solve(silicon, 4, Transport(), path, kill)
+    assert [file.name for file in sorted(tmp_path.iterdir())] == ["mesh.0.npz", "mesh.1.npz"]
+    monkeypatch.setattr(silicon, "run_thermal_conductivity", count := Counted(silicon.run_thermal_conductivity))
+    again = solve(silicon, 4, Transport(), path)
+    assert count.calls == -(-said[0][1] // 3) - 2
+    assert again.kappa == pytest.approx(whole.kappa, rel=1e-9, abs=1e-9)
+    assert again.paths == pytest.approx(whole.paths, rel=1e-9)
+    assert list(tmp_path.iterdir()) == [path]
+    assert Solution.load(path).kappa == pytest.approx(again.kappa)
+
+
+class Counted:
+    """A function that counts its calls."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __call__(self, *arguments, **keywords):
+        self.calls += 1
+        return self.function(*arguments, **keywords)
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):

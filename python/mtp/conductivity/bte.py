@@ -16,7 +16,7 @@ from ase.io import write
 
 from mtp.cfg import replaced_whole
 from mtp.conductivity.bte_settings import BteSettings, ForceConstants, Mesh, Transport
-from mtp.conductivity.force_constants import at_rest, displaced, harmonic, produce, require
+from mtp.conductivity.force_constants import at_rest, displaced, harmonic, now_and_then, produce, require
 from mtp.conductivity.forces import Engine, LabellerEngine, PotentialEngine
 from mtp.conductivity.transport import Solution, cumulative, extrapolated, solve
 from mtp.errors import Error
@@ -62,7 +62,7 @@ def bte(settings: BteSettings, say: Say = lambda text: None) -> dict[str, Any]:
         transport = settings.transport
         solutions = []
         for mesh in transport.meshes:
-            solution = kept(folder, lattice, mesh, transport)
+            solution = kept(folder, lattice, mesh, transport, say)
             solutions.append(solution)
             say(f"mesh {mesh}: {_row(solution, transport.temperatures)}")
         found = _result(settings, engine, cell, left | facts, phonons, solutions)
@@ -95,15 +95,16 @@ def species_of(engine: Engine, settings: BteSettings) -> list[str]:
     return engine.potential.species if isinstance(engine, PotentialEngine) else _elements(settings)
 
 
-def kept(folder: Path, lattice: Any, mesh: Mesh, transport: Transport) -> Solution:
+def kept(folder: Path, lattice: Any, mesh: Mesh, transport: Transport, say: Say) -> Solution:
     """The solution on a mesh, from its file in the folder, or computed and written there."""
     told = transport.model_dump(mode="json", exclude={"meshes"})
     name = "x".join(map(str, [mesh] * 3 if isinstance(mesh, int) else mesh))
     file = folder / f"mesh_{name}_{_digest(told)}.npz"
     if file.exists():
         return Solution.load(file)
-    solution = solve(lattice, mesh, transport)
-    solution.save(file)
+    solution = solve(lattice, mesh, transport, file, now_and_then(say, f"mesh {name}: q-points"))
+    if not file.exists():
+        solution.save(file)
     return solution
 
 
@@ -221,7 +222,7 @@ def _uncertainty(
     drawn = _other_potentials(settings, engine)
     if drawn or any(others.values()):
         mesh = asked.mesh or transport.meshes[0]
-        base = kept(settings.folder, lattice, mesh, transport).kappa
+        base = kept(settings.folder, lattice, mesh, transport, say).kappa
 
         def relative(changed: Engine, constants: ForceConstants, name: str) -> np.ndarray | None:
             folder = settings.folder / f"other_{_digest([constants.model_dump(mode='json'), changed.fingerprint])}"
@@ -233,7 +234,7 @@ def _uncertainty(
             if phonons["imaginary"]:
                 say(f"{name} is left out: {not_stable(phonons)}")
                 return None
-            found = kept(folder, other, mesh, transport)
+            found = kept(folder, other, mesh, transport, say)
             say(f"{name}: {_row(found, transport.temperatures)} on mesh {mesh}")
             return np.divide(found.kappa, base, out=np.ones_like(base), where=np.abs(base) > 1e-6 * np.abs(base).max())
 

@@ -135,7 +135,9 @@ def produce(crystal: Phono3py, engine: Engine, folder: Path | None, say: Say) ->
     forces = {}
     for name, cells in sets.items():
         say(f"{name}: {len(cells)} displaced cells of {len(cells[0])} atoms")
-        forces[name] = gather(engine, cells, folder and folder / f"forces_{name}.bin", _now_and_then(say))
+        forces[name] = gather(
+            engine, cells, folder and folder / f"forces_{name}.bin", now_and_then(say, f"{name}: forces")
+        )
     facts = {f"displaced_{name}": len(cells) for name, cells in sets.items()}
     grades = [engine.grades(cells) for cells in sets.values()]
     if all(grade is not None for grade in grades):
@@ -192,14 +194,14 @@ def _write(crystal: Phono3py, files: dict[str, Path]) -> None:
         file_io.write_fc2_to_hdf5(crystal.fc2, filename=str(part), p2s_map=maps["fc2"])
 
 
-def _now_and_then(say: Say) -> Callable[[int, int], None]:
-    """Says how far the forces are, every PAUSE seconds."""
+def now_and_then(say: Say, what: str) -> Callable[[int, int], None]:
+    """Says how far something is, every PAUSE seconds."""
     last = time.monotonic()
 
     def show(done: int, total: int) -> None:
         nonlocal last
         if time.monotonic() > last + PAUSE:
             last = time.monotonic()
-            say(f"forces {done}/{total}")
+            say(f"{what} {done}/{total}")
 
     return show

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CLASSICAL = 1e5  # K; there Bose and Einstein's n + 1/2 is kT/ħω to (ħω/kT)²/12 < 1e-5 for phonons below 20 THz
 LOWEST = 1e-4  # THz; modes below carry nothing
+CHUNK = 32  # irreducible q-points that are lost at most when a run is killed
 POINTS = 200  # of a cumulative curve
 LAST = 3  # meshes that the extrapolation follows
 
@@ -72,11 +73,18 @@ def mesh_matrix(crystal: Phono3py, mesh: Mesh, grid: str) -> np.ndarray:
     return np.rint(vectors).astype(int)
 
 
-def solve(crystal: Phono3py, mesh: Mesh, settings: Transport) -> Solution:
-    """Solve on one mesh. With classical occupations, as in the classical limit at high temperature, where linewidths
-    are proportional to T: κ(T) = κ(CLASSICAL) · CLASSICAL / T exactly.
+def solve(
+    crystal: Phono3py,
+    mesh: Mesh,
+    settings: Transport,
+    path: Path | None = None,
+    show: Callable[[int, int], None] = lambda done, total: None,
+) -> Solution:
+    """Solve on one mesh: CHUNK irreducible q-points after the other, which are kept in files beside `path` until all
+    are there; a direct solution in one piece.
 
-    Raises Error where the mesh breaks the crystal's symmetry.
+    Classical occupations are those at the high temperature CLASSICAL, where linewidths are proportional to T:
+    κ(T) = κ(CLASSICAL) · CLASSICAL / T exactly. Raises Error where the mesh breaks the crystal's symmetry.
     """
     matrix = mesh_matrix(crystal, mesh, settings.grid)
     diagonal = not (matrix - np.diag(matrix.diagonal())).any()
@@ -88,13 +96,54 @@ def solve(crystal: Phono3py, mesh: Mesh, settings: Transport) -> Solution:
         raise Error(
             f"the mesh {mesh} breaks the symmetry of the crystal: give equal numbers to equal directions"
         ) from None
+    crystal.init_phph_interaction()
+    if settings.solution == "direct":
+        return _solved(crystal, matrix, settings, None)
+    points = _irreducible(crystal)
+    parts = []
+    files = []
+    for first in range(0, len(points), CHUNK):
+        file = path and path.with_name(f"{path.stem}.{first // CHUNK}.npz")
+        if file is not None and file.exists():
+            part = Solution.load(file)
+        else:
+            part = _solved(crystal, matrix, settings, points[first : first + CHUNK])
+            if file is not None:
+                part.save(file)
+        parts.append(part)
+        files.append(file)
+        show(min(first + CHUNK, len(points)), len(points))
+    whole = Solution(
+        mesh=matrix,
+        kappa=sum(part.kappa for part in parts),
+        relaxation_time=sum(part.relaxation_time for part in parts),
+        modes=np.concatenate([part.modes for part in parts], axis=1),
+        frequencies=np.concatenate([part.frequencies for part in parts]),
+        paths=np.concatenate([part.paths for part in parts], axis=1),
+    )
+    if path is not None:
+        whole.save(path)
+        for file in files:
+            file.unlink()
+    return whole
+
+
+def _irreducible(crystal: Phono3py) -> np.ndarray:
+    """phono3py's numbers of the mesh's irreducible q-points."""
+    from phonopy.phonon.grid import get_ir_grid_points
+
+    return crystal.grid.grg2bzg[get_ir_grid_points(crystal.grid)[0]]
+
+
+def _solved(crystal: Phono3py, matrix: np.ndarray, settings: Transport, points: np.ndarray | None) -> Solution:
+    """What some of the q-points (all: None) add."""
     classical = settings.occupation == "classical"
     asked = np.array(settings.temperatures)
     direct = settings.solution == "direct"
-    crystal.init_phph_interaction()
     crystal.run_thermal_conductivity(
         is_LBTE=direct,
         temperatures=np.array([CLASSICAL]) if classical else asked,
+        grid_points=points,
         is_isotope=settings.isotopes,
         boundary_mfp=settings.boundary and settings.boundary * 1e-4,  # in µm
     )
