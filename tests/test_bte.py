@@ -26,6 +26,7 @@ from mtp.errors import Error
 from mtp.phonons import frequencies
 from mtp.potential import Potential
 from mtp.settings import Labelling, checked
+from mtp.uncertainty import Posterior
 
 SILICON = Path(__file__).parents[1] / "lammps_inputs" / "silicon" / "Si_liquid.mtp"
 DIAMOND = {"name": "Si", "structure": "diamond", "a": 5.43}
@@ -320,6 +321,16 @@ def test_parts_of_the_uncertainty_are_listed(tmp_path):
         assert (parts[name][0, :3] > 0).all()
 
 
+def test_potentials_are_drawn_from_a_posterior(tmp_path):
+    potential = Potential.load(SILICON)
+    n = potential.facts.n_species + potential.facts.n_scalar
+    Posterior(potential, np.zeros((n, n))).save(tmp_path / "a.posterior.npz")
+    uncertainty = {"posterior": str(tmp_path / "a.posterior.npz"), "samples": 2}
+    found = bte(settings(tmp_path / "bte", transport={"meshes": [2]}, uncertainty=uncertainty))
+    assert np.abs(found["uncertainty_W_mK"]["potential"]).max() < 1e-6 * np.max(found["kappa_W_mK"])
+    assert found["uncertainty_W_mK"]["mesh"] is None
+
+
 def test_a_supercell_that_breaks_the_symmetry_is_refused(tmp_path):
     with pytest.raises(Error, match=r"the supercell \(1, 1, 2\) breaks the symmetry of the crystal"):
         bte(settings(tmp_path, force_constants={"supercell": [1, 1, 2]}))
@@ -368,6 +379,31 @@ def test_born_charges_that_do_not_fit_are_refused(tmp_path, cell):
     (tmp_path / "BORN").write_text("14.4\n1 2 3\n")
     with pytest.raises(Error, match="BORN: cannot be used as Born charges"):
         displaced(cell, ForceConstants(), tmp_path / "BORN")
+
+
+def test_born_charges_are_read_and_made_neutral(tmp_path):
+    tensor, charge = "12 0 0 0 12 0 0 0 12", "{0} 0 0 0 {0} 0 0 0 {0}"
+    (tmp_path / "BORN").write_text(f"14.4\n{tensor}\n{charge.format(2.1)}\n{charge.format(-2.0)}\n")
+    crystal = displaced(bulk("GaAs", "zincblende", a=5.65, cubic=True), ForceConstants(), tmp_path / "BORN")
+    assert crystal.nac_params["born"] == pytest.approx(2.05 * np.array([np.eye(3), -np.eye(3)]))
+    assert crystal.nac_params["dielectric"] == pytest.approx(12 * np.eye(3))
+    (tmp_path / "BORN").write_text(f"14.4\n{tensor}\n{charge.format(2)}\n{charge.format(2)}\n")
+    with pytest.raises(Error, match="do not add up to zero, but to 2 e an atom"):
+        displaced(bulk("GaAs", "zincblende", a=5.65, cubic=True), ForceConstants(), tmp_path / "BORN")
+
+
+def test_cells_differ_by_order_and_pairs_by_distance(engine, cell):
+    near = displaced(cell, ForceConstants(pair_cutoff=3.0, harmonic_supercell=(3, 3, 3)))
+    facts = produce(near, engine, None, quiet)
+    assert facts["displaced_fc2"] == 1
+    assert 10 < facts["displaced_fc3"] < 111
+    assert near.fc2.shape[1] == 216
+    assert near.fc3.shape[1] == 64
+    # second order is that of the larger cell, whose frequencies at Γ and X both cells know
+    whole = displaced(cell, ForceConstants(supercell=(1, 1, 1), harmonic_supercell=(2, 2, 2)))
+    produce(whole, engine, None, quiet)
+    at = [[0, 0, 0]]
+    assert frequencies(harmonic(near), at) == pytest.approx(frequencies(harmonic(whole), at), abs=0.02)
 
 
 def test_components_that_symmetry_makes_equal_are_told_once():

@@ -3,6 +3,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +12,12 @@ from PIL import Image
 
 pytest.importorskip("skfem", reason='needs scikit-fem: pip install "pair-mtp[conductivity]"')
 
+from mtp.conductivity.bte_settings import BteSettings
 from mtp.conductivity.continuum import bounds, continuum, materials
 from mtp.conductivity.continuum_settings import Boundary, ContinuumSettings, Geometry, Phase
 from mtp.conductivity.mosaic import blocks, mosaic
 from mtp.errors import Error
-from mtp.settings import checked, load
+from mtp.settings import checked, load, tomllib
 
 
 def settings(folder, **content) -> ContinuumSettings:
@@ -237,6 +240,14 @@ def test_boundaries_may_have_no_resistance(tmp_path):
     )
     conductances, _ = load(tmp_path / "a.toml", ContinuumSettings).conductances()
     assert conductances == pytest.approx(np.array([[np.inf, 3e6], [3e6, np.inf]]))
+
+
+def test_examples_of_the_docs_are_settings():
+    text = (Path(__file__).parents[1] / "docs" / "lattice_conductivity.md").read_text()
+    phonons, parts, grains, files = re.findall("```toml\n(.*?)```", text, re.DOTALL)
+    checked(tomllib.loads(phonons + parts), BteSettings, "docs")
+    for block in (grains, files):
+        checked(tomllib.loads(block), ContinuumSettings, "docs")
 
 
 @pytest.mark.parametrize("dimension", [2, 3])

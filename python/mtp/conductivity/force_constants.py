@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 PAUSE = 10.0  # s
 TURNS = 10  # of imposing translations and permutations on force constants; after three, sum rules still miss 1e-5
+EXCESS = 0.1  # e for each atom; less is the reference's rounding and is shared among the atoms
 SYMMETRY = 1e-4  # Å; relaxed cells keep their symmetry to about CELL_FMAX over a bond's stiffness
 
 
@@ -107,9 +108,13 @@ def displaced(cell: Atoms, settings: ForceConstants, born: Path | None = None) -
             raise Error(f"the supercell {repeats} breaks the symmetry of the crystal: repeat equal directions equally")
     if born:
         try:
-            crystal.nac_params = phonopy.file_IO.parse_BORN(crystal.primitive, symprec=SYMMETRY, filename=born)
+            charges = phonopy.file_IO.parse_BORN(crystal.primitive, symprec=SYMMETRY, filename=born)
         except Exception as error:  # phonopy raises by what the parser meets
             raise Error(f"{born}: cannot be used as Born charges of this crystal: {error}") from None
+        excess = charges["born"].mean(axis=0)
+        if np.abs(excess).max() > EXCESS:
+            raise Error(f"{born}: the charges do not add up to zero, but to {np.abs(excess).max():.2g} e an atom")
+        crystal.nac_params = {**charges, "born": charges["born"] - excess}
     crystal.generate_displacements(distance=settings.displacement, cutoff_pair_distance=settings.pair_cutoff)
     return crystal
 
