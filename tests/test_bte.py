@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.io import read
 from PIL import Image
 
 pytest.importorskip("phono3py", reason='needs phono3py: pip install "pair-mtp[conductivity]"')
@@ -108,6 +109,11 @@ def test_surfaces_and_isotopes_resist(silicon):
     assert 0.5 * plain.kappa[0, 0] < isotopes.kappa[0, 0] < plain.kappa[0, 0]
     assert bounded.kappa[0, 0] < plain.kappa[0, 0]
     assert bounded.paths.max() <= 50.0 < plain.paths.max()
+
+
+def test_a_mesh_on_which_nothing_scatters_is_refused(silicon):
+    with pytest.raises(Error, match="take a finer mesh, or `broadening`"):
+        solve(silicon, 1, Transport())
 
 
 def test_cumulative_curves_rise_to_the_whole(direct):
@@ -243,6 +249,17 @@ def test_grades_of_displaced_cells_are_known_where_the_potential_has_an_active_s
     cells = [bulk("Si", a=a, cubic=True) for a in (5.43, 6.0)]
     assert graded.grades(cells) == [graded.potential.grade(atoms).maximum for atoms in cells]
     assert PotentialEngine(Potential.load(SILICON.with_name("Si.mtp"))).grades(cells) is None
+
+
+def test_displaced_cells_that_extrapolate_are_told_and_written(tmp_path):
+    said = []
+    content = {"potential": str(SILICON.with_name("Si.almtp")), "relax": {"what": "atoms"}, "imaginary": -100.0}
+    asked = settings(tmp_path / "bte", crystal={**DIAMOND, "a": 6.2}, **content)
+    found = bte(asked, said.append)
+    assert found["grade"] > 2
+    assert any("warning: displaced cells extrapolate" in line for line in said)
+    cells = read(asked.folder / "extrapolating.extxyz", ":")
+    assert max(atoms.info["grade"] for atoms in cells) == pytest.approx(found["grade"])
 
 
 def test_a_mesh_goes_on_from_the_q_points_that_are_there(silicon, tmp_path, monkeypatch):

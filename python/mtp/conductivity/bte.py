@@ -16,7 +16,16 @@ from ase.io import write
 
 from mtp.cfg import replaced_whole
 from mtp.conductivity.bte_settings import BteSettings, ForceConstants, Mesh, Transport
-from mtp.conductivity.force_constants import at_rest, displaced, harmonic, now_and_then, produce, require
+from mtp.conductivity.force_constants import (
+    EXTRAPOLATING,
+    GRADE,
+    at_rest,
+    displaced,
+    harmonic,
+    now_and_then,
+    produce,
+    require,
+)
 from mtp.conductivity.forces import Engine, LabellerEngine, PotentialEngine
 from mtp.conductivity.transport import Solution, cumulative, extrapolated, solve
 from mtp.errors import Error
@@ -26,7 +35,6 @@ from mtp.structures import explored
 
 Say = Callable[[str], None]
 PARTS = ("mesh", "cell", "displacement", "potential")  # of the uncertainty
-GRADE = 2.0  # above it, the reader is told
 NOT_COUNTED = "four-phonon scattering, thermal expansion and the error of the reference"
 
 
@@ -51,7 +59,10 @@ def bte(settings: BteSettings, say: Say = lambda text: None) -> dict[str, Any]:
         lattice = displaced(cell, settings.force_constants, settings.born)
         facts = produce(lattice, engine, folder, say)
         if (grade := facts.get("grade", 0.0)) > GRADE:
-            say(f"warning: displaced cells extrapolate, grades up to {grade:.2f}: label and learn some of them")
+            say(
+                f"warning: displaced cells extrapolate, grades up to {grade:.2f}: those above {GRADE:g} are in "
+                f"{folder / EXTRAPOLATING}, to be labelled and learned"
+            )
         phonons = dispersion(harmonic(lattice), settings.imaginary)
         if phonons["imaginary"]:
             raise Error(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms, units
+from ase.io import write
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mtp.conductivity.bte_settings import ForceConstants, Relaxation
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 PAUSE = 10.0  # s
+GRADE = 2.0
+EXTRAPOLATING = "extrapolating.extxyz"
 TURNS = 10  # of imposing translations and permutations on force constants; after three, sum rules still miss 1e-5
 EXCESS = 0.1  # e for each atom; less is the reference's rounding and is shared among the atoms
 SYMMETRY = 1e-4  # Å; relaxed cells keep their symmetry to about CELL_FMAX over a bond's stiffness
@@ -131,7 +134,8 @@ def cells_of(supercells: list) -> list[Atoms]:
 def produce(crystal: Phono3py, engine: Engine, folder: Path | None, say: Say) -> dict:
     """Forces, from the folder's files as far as they go, and symmetrised force constants, into `crystal`.
 
-    Returns the number of displaced cells and, where the engine knows grades, their largest.
+    Returns the number of displaced cells and, where the engine knows grades, their largest. Cells whose grade is above
+    GRADE are written into the folder as EXTRAPOLATING.
     """
     file_io = require().file_IO
     sets = {"fc3": cells_of(crystal.supercells_with_displacements)}
@@ -144,9 +148,13 @@ def produce(crystal: Phono3py, engine: Engine, folder: Path | None, say: Say) ->
             engine, cells, folder and folder / f"forces_{name}.bin", now_and_then(say, f"{name}: forces")
         )
     facts = {f"displaced_{name}": len(cells) for name, cells in sets.items()}
-    grades = [engine.grades(cells) for cells in sets.values()]
-    if all(grade is not None for grade in grades):
-        facts["grade"] = max(max(grade) for grade in grades)
+    everything = [atoms for cells in sets.values() for atoms in cells]
+    if (grades := engine.grades(everything)) is not None:
+        facts["grade"] = max(grades)
+        if folder and facts["grade"] > GRADE:
+            for atoms, grade in zip(everything, grades, strict=True):
+                atoms.info["grade"] = grade
+            write(folder / EXTRAPOLATING, [atoms for atoms in everything if atoms.info["grade"] > GRADE])
 
     included = [cell is not None for cell in crystal.supercells_with_displacements]
     everywhere = np.zeros((len(included), *forces["fc3"].shape[1:]))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from phono3py import Phono3py
 
 CLASSICAL = 1e5  # K; there Bose and Einstein's n + 1/2 is kT/ħω to (ħω/kT)²/12 < 1e-5 for phonons below 20 THz
-LOWEST = 1e-4  # THz; modes below carry nothing
+LARGEST = 1e10  # W/mK
 CHUNK = 32  # irreducible q-points that are lost at most when a run is killed
 POINTS = 200  # of a cumulative curve
 LAST = 3  # meshes that the extrapolation follows
@@ -84,7 +84,8 @@ def solve(
     are there; a direct solution in one piece.
 
     Classical occupations are those at the high temperature CLASSICAL, where linewidths are proportional to T:
-    κ(T) = κ(CLASSICAL) · CLASSICAL / T exactly. Raises Error where the mesh breaks the crystal's symmetry.
+    κ(T) = κ(CLASSICAL) · CLASSICAL / T exactly. Raises Error where the mesh breaks the crystal's symmetry, or modes do
+    not scatter.
     """
     matrix = mesh_matrix(crystal, mesh, settings.grid)
     diagonal = not (matrix - np.diag(matrix.diagonal())).any()
@@ -140,14 +141,17 @@ def _solved(crystal: Phono3py, matrix: np.ndarray, settings: Transport, points: 
     classical = settings.occupation == "classical"
     asked = np.array(settings.temperatures)
     direct = settings.solution == "direct"
-    crystal.run_thermal_conductivity(
-        is_LBTE=direct,
-        temperatures=np.array([CLASSICAL]) if classical else asked,
-        grid_points=points,
-        is_isotope=settings.isotopes,
-        boundary_mfp=settings.boundary and settings.boundary * 1e-4,  # in µm
-    )
+    with np.errstate(over="ignore"):
+        crystal.run_thermal_conductivity(
+            is_LBTE=direct,
+            temperatures=np.array([CLASSICAL]) if classical else asked,
+            grid_points=points,
+            is_isotope=settings.isotopes,
+            boundary_mfp=settings.boundary and settings.boundary * 1e-4,  # in µm
+        )
     found = crystal.thermal_conductivity
+    if not (np.abs(found.kappa) < LARGEST).all():
+        raise Error("phonons of this mesh meet no others to scatter with: take a finer mesh, or `broadening`")
     n_q = round(abs(np.linalg.det(matrix)))
     factor = CLASSICAL / asked if classical else np.ones(len(asked))
 
