@@ -3,7 +3,9 @@
 
 import itertools
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -374,6 +376,12 @@ def test_a_crystal_that_is_not_stable_is_refused_with_the_soft_modes(tmp_path):
     ):
         bte(settings(tmp_path / "bte", crystal=expanded, relax={"what": "atoms"}))
     assert (tmp_path / "bte" / "structure.extxyz").exists()
+
+
+def test_without_phono3py_the_command_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "phono3py", None)
+    with pytest.raises(Error, match=re.escape('pip install "pair-mtp[conductivity]"')):
+        bte(settings(tmp_path))
 
 
 @pytest.mark.parametrize(

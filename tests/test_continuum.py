@@ -4,6 +4,7 @@
 import json
 import math
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +232,12 @@ def test_settings_are_checked(tmp_path, content, message):
         settings(tmp_path, **content)
     with pytest.raises(Error, match="is not positive"):
         Phase(name="a", kappa=[1.0, 1.0, -1.0, 0.0, 0.0, 0.0]).known()
+
+
+def test_without_scikit_fem_the_command_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skfem", None)
+    with pytest.raises(Error, match=re.escape('pip install "pair-mtp[conductivity]"')):
+        continuum(settings(tmp_path))
 
 
 def test_boundaries_may_have_no_resistance(tmp_path):

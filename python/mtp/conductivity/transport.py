@@ -89,7 +89,6 @@ def solve(
     """
     matrix = mesh_matrix(crystal, mesh, settings.grid)
     diagonal = not (matrix - np.diag(matrix.diagonal())).any()
-    crystal._use_grg = not diagonal  # phono3py sets it when it is made, before the primitive cell is known
     crystal.sigmas = settings.broadening
     try:
         crystal.mesh_numbers = matrix.diagonal() if diagonal else matrix
