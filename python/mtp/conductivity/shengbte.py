@@ -16,6 +16,7 @@ import numpy as np
 from mtp.cfg import replaced_whole
 from mtp.conductivity.bte_settings import Transport
 from mtp.conductivity.force_constants import harmonic
+from mtp.conductivity.transport import mesh_matrix
 
 if TYPE_CHECKING:
     from phono3py import Phono3py
@@ -109,8 +110,10 @@ def _order(places: np.ndarray, cell: np.ndarray, repeats: Sequence[int]) -> list
 def _control(crystal: Phono3py, settings: Transport, repeats: Sequence[int]) -> str:
     primitive, nac = crystal.primitive, crystal.nac_params
     elements = list(dict.fromkeys(primitive.symbols))
-    mesh = settings.meshes[-1]
-    ngrid = [mesh] * 3 if isinstance(mesh, int) else mesh
+    mesh = mesh_matrix(crystal, settings.meshes[-1], settings.grid)
+    ngrid = mesh.diagonal()
+    if (mesh - np.diag(ngrid)).any():  # ShengBTE knows no such mesh: as many points
+        ngrid = [round(abs(np.linalg.det(mesh)) ** (1 / 3))] * 3
 
     def row(numbers: Sequence[float]) -> str:
         return " ".join(f"{x:.12f}" for x in numbers)
