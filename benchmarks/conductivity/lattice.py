@@ -42,7 +42,7 @@ LATTICE = 5.432  # Å, of Tersoff's silicon
 # phono3py 4.8 with the settings above, W/mK, by mesh: Tersoff's, the published potential's, PBE's
 REFERENCES = {"tersoff": {11: 277.4}, "learned": {11: 277.4}, "published": {11: 128.5, 19: 137.3}}
 REFERENCES["own"] = {11: 119.5, 19: 130.1}
-LEVELS = {"learned": 16, "own": 20}
+LEVEL = 16
 SILICON = {"crystal": {"name": "Si", "structure": "diamond", "a": 5.43}}
 
 console = Console(highlight=False, width=110)
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--only", choices=SECTIONS)
     parser.add_argument("--potential", type=Path, help="Si.mtp of the mlearn data")
     parser.add_argument("--data", type=Path, help="Si_train.extxyz of the mlearn data")
+    parser.add_argument("--level", type=int, default=LEVEL, help="of the section `own`")
     parser.add_argument("--meshes", type=int, nargs="+", default=[11, 19])
     parser.add_argument("--folder", type=Path, default=Path("lattice"))
     parser.add_argument("--json", type=Path)
@@ -88,10 +89,10 @@ def source(section: str, options: argparse.Namespace) -> dict | None:
         return None
     if not file.exists():
         if section == "own":
-            settings = FitSettings(level=LEVELS["own"], weights=Weights(stress=0))
+            settings = FitSettings(level=options.level, weights=Weights(stress=0))
             data = read(options.data)
         else:
-            settings = FitSettings(level=LEVELS["learned"], cutoff=3.8, weights=Weights(force=1))
+            settings = FitSettings(level=LEVEL, cutoff=3.8, weights=Weights(force=1))
             data = labelled_by_tersoff()
             write(options.folder / "tersoff.extxyz", data, ["Si"])
         fit(
