@@ -67,6 +67,11 @@ def cut(atoms: Atoms, centre: int, potential: Potential, settings: Cutting | Non
     return _result(atoms, centre, filled, method, known.grades[0], settings)
 
 
+def pool_radius(n_atoms: int, volume: float, largest: int, cutoff: float) -> float:
+    """Within it (Å), at the density of a run, are as many atoms as a cut of `largest` atoms looks at."""
+    return max((3 * POOL * largest * volume / n_atoms / (4 * np.pi)) ** (1 / 3), 2 * cutoff)
+
+
 def centres(atoms: Atoms, potential: Potential, above: float) -> list[int]:
     """The atoms with a grade above some value, the highest first, none inside the environment of an earlier one."""
     _refuse_other_modes(potential)

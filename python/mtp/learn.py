@@ -18,6 +18,7 @@ from collections.abc import Callable
 import mpi4py.MPI as MPI
 
 from mtp.errors import Error
+from mtp.learning.errand import Errand
 from mtp.learning.loop import Loop
 from mtp.learning.ranks import NotConverged, Stopped
 from mtp.settings import LearnSettings
@@ -26,16 +27,19 @@ __all__ = ["NotConverged", "Stopped", "learn"]
 
 
 def learn(
-    settings: LearnSettings, say: Callable[[str], None] = lambda text: None, comm: MPI.Comm = MPI.COMM_WORLD
+    settings: LearnSettings,
+    say: Callable[[str], None] = lambda text: None,
+    comm: MPI.Comm = MPI.COMM_WORLD,
+    errand: Errand | None = None,
 ) -> list[dict]:
     """Run the loop to its end, or go on with it, and return its rounds (as in rounds.json) on every rank.
 
-    Collective over `comm`. say: called on rank 0 with each line of progress.
+    Collective over `comm`. say: called on rank 0 with each line of progress. errand: see mtp.learning.errand.
 
     Raises NotConverged after the last round, and Error where the loop cannot go on: with several ranks Stopped, on all
     of them. What goes wrong on one rank alone, so that others may wait for it, ends all processes with its message.
     """
-    loop = Loop(settings, say, comm)
+    loop = Loop(settings, say, comm, errand)
     try:
         loop.open()
         rounds = loop.run()

@@ -353,15 +353,19 @@ class LearnSettings(Section):
 def load(path: str | os.PathLike, model: type[Model]) -> Model:
     """Read a TOML file as the settings `model`. Raises Error with the file and the line or key, what was expected
     and what was found."""
+    return checked(content_of(path), model, path)
+
+
+def content_of(path: str | os.PathLike) -> dict[str, Any]:
+    """Of a TOML file. Raises Error with the file, and the line where there is one."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Error(f"{path}: cannot be read: {error}") from error
     try:
-        content = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Error(f"{path}: not valid TOML: {error}") from error
-    return checked(content, model, path)
 
 
 def checked(content: dict[str, Any], model: type[Model], source: str | os.PathLike) -> Model:

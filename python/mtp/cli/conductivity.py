@@ -7,10 +7,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
 
 from mtp.cli.options import JsonOption
 from mtp.cli.output import check_output, console, write_json
@@ -18,10 +19,17 @@ from mtp.errors import Error
 
 conductivity = typer.Typer(no_args_is_help=True, help="Lattice thermal conductivity, W/mK.")
 Settings = Annotated[Path, typer.Argument(help="Settings (.toml).", show_default=False)]
+LearnFile = Annotated[
+    Optional[Path],  # noqa: UP045, typer reads it at run time
+    typer.Argument(help="With --learn: the loop's settings, where they are not the table `learn`.", show_default=False),
+]
+LearnOption = Annotated[bool, typer.Option("--learn", help="Label and learn what extrapolates, until κ has converged.")]
 
 
 @conductivity.command("green-kubo")
-def green_kubo(settings: Settings, json_file: JsonOption = None) -> None:
+def green_kubo(
+    settings: Settings, learn_file: LearnFile = None, learn: LearnOption = False, json_file: JsonOption = None
+) -> None:
     """Fluctuations of the heat flux in equilibrium. The same command goes on after an interruption.
 
     Under mpiexec all ranks run LAMMPS.
@@ -29,11 +37,16 @@ def green_kubo(settings: Settings, json_file: JsonOption = None) -> None:
     from mtp.conductivity.green_kubo import green_kubo as run
     from mtp.conductivity.settings import GreenKubo
 
+    if _learning(learn, learn_file):
+        _learn(settings, learn_file, GreenKubo, run, json_file)
+        return
     _molecular_dynamics(settings, GreenKubo, run, json_file)
 
 
 @conductivity.command()
-def hnemd(settings: Settings, json_file: JsonOption = None) -> None:
+def hnemd(
+    settings: Settings, learn_file: LearnFile = None, learn: LearnOption = False, json_file: JsonOption = None
+) -> None:
     """Mean heat flux under a small driving field. The same command goes on after an interruption.
 
     Under mpiexec all ranks run LAMMPS.
@@ -41,11 +54,16 @@ def hnemd(settings: Settings, json_file: JsonOption = None) -> None:
     from mtp.conductivity.hnemd import hnemd as run
     from mtp.conductivity.settings import Hnemd
 
+    if _learning(learn, learn_file):
+        _learn(settings, learn_file, Hnemd, run, json_file)
+        return
     _molecular_dynamics(settings, Hnemd, run, json_file)
 
 
 @conductivity.command()
-def nemd(settings: Settings, json_file: JsonOption = None) -> None:
+def nemd(
+    settings: Settings, learn_file: LearnFile = None, learn: LearnOption = False, json_file: JsonOption = None
+) -> None:
     """Imposed heat current, profile of temperature; interfaces, too. The same command goes on after an interruption.
 
     Under mpiexec all ranks run LAMMPS.
@@ -53,19 +71,30 @@ def nemd(settings: Settings, json_file: JsonOption = None) -> None:
     from mtp.conductivity.nemd import nemd as run
     from mtp.conductivity.settings import Nemd
 
+    if _learning(learn, learn_file):
+        _learn(settings, learn_file, Nemd, run, json_file)
+        return
     _molecular_dynamics(settings, Nemd, run, json_file)
 
 
 @conductivity.command()
-def bte(settings: Settings, json_file: JsonOption = None) -> None:
+def bte(
+    settings: Settings, learn_file: LearnFile = None, learn: LearnOption = False, json_file: JsonOption = None
+) -> None:
     """Phonons and the Boltzmann transport equation. The same command goes on after an interruption."""
     from mtp.conductivity.bte import bte as run
     from mtp.conductivity.bte_output import draw, table
     from mtp.conductivity.bte_settings import BteSettings
-    from mtp.settings import load
 
+    if _learning(learn, learn_file):
+        found, folder = _learn(settings, learn_file, BteSettings, run, json_file)
+        if found is not None:
+            console.print(table(found))
+            for figure in draw(found, folder):
+                console.print(f"wrote {figure}")
+        return
     check_output(json_file)
-    resolved = load(settings, BteSettings).resolve(settings.parent)
+    resolved = _loaded(settings, BteSettings)
     found = run(resolved, console.print)
     console.print(table(found))
     for figure in draw(found, resolved.folder):
@@ -97,13 +126,11 @@ def _molecular_dynamics(
 
     import mpi4py.MPI as MPI
 
-    from mtp.settings import load
-
     comm = MPI.COMM_WORLD
     progress = _Chunks(comm.rank == 0)
     try:
         check_output(json_file)
-        resolved = load(settings, model).resolve(settings.parent)
+        resolved = _loaded(settings, model)
         found = run(resolved, comm, progress)
     except Exception as error:
         if comm.size == 1:
@@ -125,6 +152,75 @@ def _molecular_dynamics(
         console.print(f"note: {note}")
     console.print(f"wrote {resolved.folder / 'result.json'} and result.png")
     write_json(json_file, found)
+
+
+def _loaded(path: Path, model: type) -> Any:
+    """Settings of a calculation, whose table `learn` is for --learn alone."""
+    from mtp.settings import checked, content_of
+
+    content = {key: value for key, value in content_of(path).items() if key != "learn"}
+    return checked(content, model, path).resolve(path.parent)
+
+
+def _learning(learn: bool, learn_file: Path | None) -> bool:
+    if learn_file is not None and not learn:
+        raise Error(f"{learn_file}: the settings of a loop come after --learn")
+    return learn
+
+
+def _learn(
+    settings: Path, learn_file: Path | None, model: type, method: Callable[..., dict[str, Any]], json_file: Path | None
+) -> tuple[dict[str, Any] | None, Path]:
+    """Learn until κ has converged; the result, None but on rank 0, and the folder."""
+    import mpi4py.MPI as MPI
+
+    from mtp.conductivity.learning import conductivity as run
+    from mtp.conductivity.learning import history, read
+    from mtp.learn import NotConverged, Stopped
+
+    comm = MPI.COMM_WORLD
+    start = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f"{time.monotonic() - start:7.1f} s  {text}")
+
+    def tell(name: str, done: int, total: int, note: str) -> None:
+        say(f"{name}: {note or f'chunk {done} of {total}'}")
+
+    try:
+        try:
+            check_output(json_file)
+            learning = read(settings, model, learn_file)
+        except Error as error:  # every rank reads the same files
+            raise Stopped(str(error)) from None
+        found = run(learning, method, say, tell, comm)
+    except Stopped as error:
+        if comm.rank != 0:
+            raise typer.Exit(1) from None
+        if isinstance(error, NotConverged):
+            _print_history(history(error.rounds))
+        raise
+    folder = learning.calculation.folder
+    if comm.rank != 0:
+        return None, folder
+    _print_history(found["learning"])
+    parts = found["uncertainty"]
+    for k, (name, value) in enumerate(zip(parts["names"], found["learning"][-1]["values"], strict=True)):
+        known = (f"{key} {part[k]:.2g}" for key, part in parts.items() if key not in ("names", "total") and part)
+        console.print(f"{name}: {value:.4g} ± {parts['total'][k]:.2g} ({', '.join(known)})")
+    console.print(f"wrote {folder / 'result.json'} and learning.png; the potential: {learning.loop.folder}")
+    write_json(json_file, found)
+    return found, folder
+
+
+def _print_history(rounds: list[dict[str, Any]]) -> None:
+    table = Table("round", "labelled", "highest\ngrade", "selected", "κ, W/mK", "changed by", "which may be")
+    for r in rounds:
+        kappas = (f"{v:.4g} ± {e:.2g}" for v, e in zip(r["values"] or (), r["errors"] or (), strict=True))
+        changes = (" ".join(f"{x:.3g}" for x in r[key] or ()) for key in ("changes", "allowed"))
+        numbers = (str(r["round"]), str(r["labels"]), f"{r['highest_grade']:.2f}", str(r["selected"]))
+        table.add_row(*numbers, "\n".join(kappas), *changes)
+    console.print(table)
 
 
 class _Chunks:

@@ -20,6 +20,7 @@ from mtp.conductivity.force_constants import (
     EXTRAPOLATING,
     GRADE,
     at_rest,
+    cells_of,
     displaced,
     harmonic,
     now_and_then,
@@ -28,6 +29,7 @@ from mtp.conductivity.force_constants import (
 )
 from mtp.conductivity.forces import Engine, LabellerEngine, PotentialEngine
 from mtp.conductivity.transport import Solution, cumulative, extrapolated, solve
+from mtp.conductivity.watch import Unsound
 from mtp.errors import Error
 from mtp.phonons import dispersion, not_stable
 from mtp.potential import Potential
@@ -65,7 +67,7 @@ def bte(settings: BteSettings, say: Say = lambda text: None) -> dict[str, Any]:
             )
         phonons = dispersion(harmonic(lattice), settings.imaginary)
         if phonons["imaginary"]:
-            raise Error(
+            raise Unsound(
                 f"{cell.get_chemical_formula()}, cell {np.round(cell.cell.lengths(), 4).tolist()} Å, in "
                 f"{folder / 'structure.extxyz'}: {not_stable(phonons)}; see the potential, the supercell "
                 "(force_constants), or lower `imaginary`"
@@ -99,6 +101,29 @@ def engine_of(settings: BteSettings) -> Engine:
     if potential.species is None:
         raise Error(f"{settings.potential} names no elements: give `species`")
     return PotentialEngine(potential)
+
+
+def graded_cells(settings: BteSettings) -> list[Atoms]:
+    """The displaced cells of a calculation, as far as it came, with the potential's "grade" in their info; those of the
+    given structure where it could not be relaxed. Those of other supercells and displacements come last."""
+    with engine_of(settings) as engine:
+        file = settings.folder / "at_rest.json"
+        known = json.loads(file.read_text()) if file.exists() else None
+        crystal = explored(settings, species_of(engine, settings))
+        cell = crystal if known is None else Atoms(known["symbols"], known["positions"], cell=known["cell"], pbc=True)
+        asked, first = settings.uncertainty, settings.force_constants
+        constants = [first]
+        constants += [first.model_copy(update={"supercell": asked.supercell})] if asked.supercell else []
+        constants += [first.model_copy(update={"displacement": asked.displacement})] if asked.displacement else []
+        cells = []
+        for told in constants:
+            lattice = displaced(cell, told)
+            cells += cells_of(lattice.supercells_with_displacements)
+            if lattice.phonon_supercell_matrix is not None:
+                cells += cells_of(lattice.phonon_supercells_with_displacements)
+        for atoms, grade in zip(cells, engine.grades(cells), strict=True):
+            atoms.info["grade"] = grade
+        return cells
 
 
 def species_of(engine: Engine, settings: BteSettings) -> list[str]:
@@ -156,7 +181,10 @@ def _cell_at_rest(crystal: Atoms, engine: Engine, settings: BteSettings, say: Sa
     if file.exists():
         known = json.loads(file.read_text())
         return Atoms(known["symbols"], known["positions"], cell=known["cell"], pbc=True), known["left"]
-    cell, left = at_rest(crystal, engine, settings.relax)
+    try:
+        cell, left = at_rest(crystal, engine, settings.relax)
+    except Error as error:
+        raise Unsound(str(error)) from error
     say(
         f"at rest: cell {np.round(cell.cell.lengths(), 5).tolist()} Å, forces up to {left['force_eV_per_A']:.1e} eV/Å, "
         f"stress up to {np.abs(left['stress_GPa']).max():.1e} GPa"

@@ -8,6 +8,7 @@ A method's folder holds
     <name>/chunk_0000.h5 …     what was sampled of a trajectory
     <name>/state_0003          LAMMPS' restart file after three chunks
     <name>/log.lammps
+    <name>/watched_*.json       grades of a chunk, where they are watched (see mtp.conductivity.watch)
 
 A chunk is written before the state after it, and each appears whole: a killed run goes on from its last state.
 """
@@ -35,10 +36,12 @@ from mtp import configurations, structures
 from mtp.cfg import replaced_whole
 from mtp.conductivity.results import read_arrays, write_arrays
 from mtp.conductivity.settings import MolecularDynamics
+from mtp.conductivity.watch import Unsound, Watch
 from mtp.errors import Error
 from mtp.potential import Potential
 
 BAR_PER_GPA = 1e4
+HOW_TO_BUILD = "build one from its training data: mtp select POTENTIAL DATA -o POTENTIAL.almtp"
 Result = TypeVar("Result")
 Tell = Callable[[str, int, int, str], None]  # what runs, chunks done, chunks in all, a remark
 Chunk = Mapping[str, np.ndarray]
@@ -78,6 +81,7 @@ class System:
         rotation: (3, 3); a vector in the structure's own axes times it is that in LAMMPS'.
         pair: LAMMPS' commands.
         unit: the structure before it was repeated, in its own axes.
+        watch: of the grades.
     """
 
     cell: np.ndarray
@@ -87,6 +91,7 @@ class System:
     rotation: np.ndarray
     pair: list[str]
     unit: Atoms
+    watch: Watch | None = None
 
     @property
     def volume(self) -> float:
@@ -121,10 +126,15 @@ def system(settings: MolecularDynamics, repeat: tuple[int, int, int] | None = No
         if name not in species:
             raise Error(f"masses: {name} is not among the elements {', '.join(species)}")
     masses = [settings.masses.get(s, float(atomic_masses[atomic_numbers[s]])) for s in species]
-    pair = settings.pair
+    pair, watch = settings.pair, None
     if settings.potential:
         names = species if potential.species else [str(known.index(name)) for name in species]
         pair = ["pair_style mtp", f'pair_coeff * * "{os.fspath(settings.potential)}" {" ".join(names)}']
+    if settings.watch:
+        if potential.facts.active_set is None:
+            raise Error(f"{settings.potential}: has no active set, so that there are no grades: {HOW_TO_BUILD}")
+        pair[0] = "pair_style mtp/extrapolation"
+        watch = Watch(settings.watch, known, potential.facts.cutoff)
     return System(
         np.array(prism.lammps_tilt),
         prism.vector_to_lammps(atoms.positions, wrap=True),
@@ -133,6 +143,7 @@ def system(settings: MolecularDynamics, repeat: tuple[int, int, int] | None = No
         np.array(prism.rot_mat),
         pair,
         unit,
+        watch,
     )
 
 
@@ -151,9 +162,14 @@ class Simulation:
 
     def __init__(self, system: System, timestep: float, log: Path, comm: MPI.Comm, state: Path | None = None) -> None:
         self.comm = comm
+        self.piece = ""  # of what the folder is to hold, for the file of its grades
+        self._folder, self._watching = log.parent, None
         self._lammps = lammps(cmdargs=["-log", os.fspath(log), "-screen", "none"], comm=comm)
         try:
             self._set_up(system, state)
+            if system.watch is not None:
+                self.commands(system.watch.commands)
+                self._watching = system.watch.begin(self._lammps)
             self.commands(f"timestep {timestep!r}")
         except BaseException:
             self.close()
@@ -170,11 +186,27 @@ class Simulation:
 
     def commands(self, text: str) -> None:
         for line in text.strip().splitlines():
+            runs = line.split()[:1] == ["run"]
             try:
                 self._lammps.command(line.strip())
             except Exception as error:
                 said = str(error).strip().splitlines()[0].removeprefix("ERROR: ")
-                raise Error(f"LAMMPS refuses `{line.strip()}`: {said}") from None
+                said = f"LAMMPS refuses `{line.strip()}`: {said}"
+                if self._watching is not None and runs:
+                    self.keep_grades(said)
+                    raise Unsound(said) from None
+                raise Error(said) from None
+            if self._watching is not None and runs and (step := self._watching.break_step) is not None:
+                self.keep_grades()
+                raise Unsound(
+                    f"{self._folder}: at step {step} a grade passed `break`: the potential cannot be trusted there, and "
+                    "has to learn what was kept (mtp conductivity … --learn)"
+                )
+
+    def keep_grades(self, failure: str | None = None) -> None:
+        """Write down the grades of the piece that ends here, and what extrapolated; from then on watch the next."""
+        if self._watching is not None:
+            self._watching.keep(self._folder / f"watched_{self.piece}.json", self.comm, failure)
 
     @property
     def step(self) -> int:
@@ -325,7 +357,9 @@ class Trajectory:
             with Simulation(self.system, self.settings.timestep, self.folder / "log.lammps", comm, state) as simulation:
                 if state is None:
                     tell(label, 0, self.n_chunks, "equilibration")
+                    simulation.piece = "equilibration"
                     self.prepare(simulation)
+                    simulation.keep_grades()
                     self._keep_state(simulation, 0)
                 simulation.commands(self.dynamics)
                 for number in range(done, self.n_chunks):
@@ -336,9 +370,11 @@ class Trajectory:
     def _run_chunk(self, simulation: Simulation, number: int) -> None:
         start, file = simulation.step, self.folder / "sampled.txt"
         names = {"file": os.fspath(file), "start": start, "end": start + self.steps}
+        simulation.piece = f"{number:04d}"
         simulation.commands(self.sample.format(**names))
         simulation.commands(f"run {self.steps}")
         simulation.commands(self.finish)
+        simulation.keep_grades()
         on_root(simulation.comm, lambda: write_arrays(self._chunk(number), self.read(file, start)))
         self._keep_state(simulation, number + 1)
 
@@ -385,6 +421,7 @@ def settled_cell(system: System, settings: MolecularDynamics, comm: MPI.Comm, te
         with Simulation(system, settings.timestep, settings.folder / "cell.log", comm) as simulation:
             lengths = [f"variable {name} equal {name}" for name in ("lx", "ly", "lz", "xy", "xz", "yz")]
             averaged = " ".join(f"v_{line.split()[1]}" for line in lengths)
+            simulation.piece = "cell"
             simulation.commands(
                 "\n".join(lengths)
                 + f"""
@@ -395,6 +432,7 @@ def settled_cell(system: System, settings: MolecularDynamics, comm: MPI.Comm, te
                 run {steps}
                 unfix cell"""
             )
+            simulation.keep_grades()
 
         def keep() -> list[list[float]]:
             x, y, z, xy, xz, yz = np.loadtxt(file)[:, 1:].mean(axis=0).tolist()

@@ -11,13 +11,22 @@ from pydantic import Field, model_validator
 
 from mtp.conductivity.flux import flux_problem, refused_commands
 from mtp.errors import Error
-from mtp.settings import Crystal, Elements, Repeat, Section
+from mtp.settings import Crystal, Elements, Repeat, Section, Selection
 
 Self = TypeVar("Self", bound="MolecularDynamics")
 Positive = Annotated[float, Field(gt=0)]
 Axis = Literal["x", "y", "z"]
 
 GROWS = {"runs", "time"}  # may be raised in a folder that was begun
+
+
+class Watch(Selection):
+    """How grades are watched along runs: `select`, `break`, `interval` and `capacity` as in a learning loop. max_atoms: of
+    larger runs, neighbourhoods of extrapolating atoms are kept; None: configurations always. nearly: so many of those
+    that come closest to `select` are kept, too."""
+
+    max_atoms: int | None = Field(200, ge=2)
+    nearly: int = Field(0, ge=0)
 
 
 class MolecularDynamics(Section):
@@ -29,7 +38,8 @@ class MolecularDynamics(Section):
     standard ones. temperature: K. timestep: ps. equilibration: ps at the temperature before anything is sampled.
     pressure_GPa: where given, the cell is found at this pressure first, as long as `equilibration` and in the ways that
     `box` names; otherwise it stays. stress_limit_GPa: a larger mean pressure is told. runs: independent ones, from
-    different velocities; each of `time` ps. chunk: ps after which what was sampled is kept.
+    different velocities; each of `time` ps. chunk: ps after which what was sampled is kept. watch: grades along all of
+    it; what passes `select` is kept, and a run in which one passes `break` ends with an error.
     """
 
     folder: Path
@@ -49,6 +59,7 @@ class MolecularDynamics(Section):
     runs: int = Field(4, ge=1)
     time: Positive = 200.0
     chunk: Positive = 20.0
+    watch: Watch | None = None
     seed: int = Field(1, ge=1, le=100_000_000)
 
     @model_validator(mode="after")
@@ -59,6 +70,8 @@ class MolecularDynamics(Section):
             raise ValueError("give either a `potential` or commands of a `pair` style")
         if self.pair is not None and (problem := refused_commands(self.pair)):
             raise ValueError(problem)
+        if self.pair is not None and self.watch is not None:
+            raise ValueError("`watch` goes with a `potential`: commands of a `pair` style have no grades")
         if self.time < self.chunk:
             raise ValueError(f"`time` ({self.time:g} ps) must not be shorter than `chunk` ({self.chunk:g} ps)")
         for name in ("chunk", "equilibration"):

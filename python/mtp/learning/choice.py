@@ -13,6 +13,7 @@ from mtp.errors import Error
 from mtp.potential import Potential
 from mtp.settings import Cutting, Selection
 
+KNOWN = 1.001  # at which maxvol leaves what is known
 FAR_BEYOND = 10  # times `break`: grades above are those of a run that has gone wrong already
 
 
@@ -54,6 +55,21 @@ def choose(
     if failure is not None and not cells:
         raise failure
     return cells
+
+
+def nearest(
+    potential: Potential,
+    met: Sequence[Atoms],
+    selection: Selection,
+    cutting: Cutting,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Atoms]:
+    """Of configurations that do not pass `select`, those that extend what is known all the same, at most `per_round`;
+    where there are none, the most extrapolative of those that are small enough for a label."""
+    lower = selection.model_copy(update={"select": KNOWN})
+    chosen = choose(potential, met, lower, cutting, say) if any(a.info["grade"] > KNOWN for a in met) else []
+    small = [atoms for atoms in met if "centre" not in atoms.info and len(atoms) <= cutting.max_atoms]
+    return chosen or sorted(small, key=lambda atoms: -atoms.info["grade"])[: selection.per_round]
 
 
 def _centred(potential: Potential, atoms: Atoms, selection: Selection, cutting: Cutting) -> list[Atoms]:

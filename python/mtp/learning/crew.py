@@ -115,7 +115,8 @@ class Crew:
         for post, back in zip(self.posts, backs, strict=True):
             if back is not None:
                 rollbacks.append({"walk": post.title, "from": post.step, "to": back})
-            post.waits = post.fresh = post.met = False
+            post.waits = post.met = False
+            post.fresh = back == 0
         self.passed = [0] * self.n_walks
         self.wants = False
         return rollbacks

@@ -26,6 +26,7 @@ from mtp import structures
 from mtp.configurations import types
 from mtp.errors import Error
 from mtp.learning.crew import Crew
+from mtp.learning.errand import Errand, weighed
 from mtp.learning.files import FileWalk
 from mtp.learning.folder import Folder
 from mtp.learning.memory import MemoryWalk
@@ -43,18 +44,22 @@ Say = Callable[[str], None]
 
 
 class Loop:
-    """A learning loop in its folder. Methods are collective; what they keep beside the potential is rank 0's."""
+    """A learning loop in its folder. Methods are collective; what they keep beside the potential is rank 0's.
 
-    def __init__(self, settings: LearnSettings, say: Say, comm: MPI.Comm) -> None:
-        self.settings, self.comm = settings, comm
+    errand: one more walk, at whose end there is the property that is to be settled.
+    """
+
+    def __init__(self, settings: LearnSettings, say: Say, comm: MPI.Comm, errand: Errand | None = None) -> None:
+        self.settings, self.comm, self.errand = settings, comm, errand
         self.say = say if comm.rank == 0 else lambda text: None
         self.folder = Folder(settings.folder)
-        self.teacher = Teacher(settings, self.folder, self.say)
+        self.teacher = Teacher(settings, self.folder, self.say, errand and errand.given)
         self.crew: Crew | None = None
         self.potential: Potential | None = None  # that of the walks in hand
         self.record: dict = {}  # of the round in hand, as far as it is known
         self.passages: list[Passage] = []  # since the last round's end
         self.flagged: list[Atoms] = []  # in them
+        self.spare: list[Atoms] = []  # of the errand, under the potential in hand
         self._structures: dict[Path, Atoms] = {}  # that are walked from, by the files that LAMMPS reads
         self._resumed: dict | None = None  # how the walks stood when the loop was interrupted
         self._counts: dict[str, int] = {}  # of the data set
@@ -64,7 +69,8 @@ class Loop:
         """Take the folder, and check everything that can be checked before the first calculation."""
         self._on_root(self.folder.take)
         self.scripts = self._on_root(self._check)
-        chunk, n = self.settings.selection.learn_after, len(self.scripts)
+        self.titles = [script.title for script in self.scripts] + ([self.errand.title] if self.errand else [])
+        chunk, n = self.settings.selection.learn_after, len(self.titles)
         self.crew = Crew(self._walk, n, self.settings.groups, chunk, self.comm)
 
     def close(self) -> None:
@@ -142,6 +148,7 @@ class Loop:
         self.record["rollbacks"] = rollbacks
         for atoms in self.flagged:
             atoms.info["stale"] = True
+        self.spare = []
         if self._resumed is not None:
             self.crew.restore(self._resumed)
             self._resumed = None
@@ -150,10 +157,13 @@ class Loop:
         """Let all groups walk on that need not wait. number: of the round whose potential they have."""
         self._on_root(lambda: self._assign(number))
         for passage in self.crew.leg(self.potential, self.folder.file(number)):
-            for atoms in passage.flagged:
+            for atoms in (*passage.flagged, *passage.spare):
                 atoms.info["origin"] = f"round {number}, {passage.title}, step {atoms.info['step']}"
             self.passages.append(passage)
             self.flagged += passage.flagged
+            self.spare += passage.spare
+            if passage.outcome is not None:
+                self.record |= weighed(passage.outcome, self.folder.rounds, self.errand.tolerance)
             self.say(f"round {number}: {_described(passage)}")
 
     def _assign(self, number: int) -> None:
@@ -163,13 +173,17 @@ class Loop:
     @property
     def _needed(self) -> int:
         """How often all walks are to pass before the loop ends, one way or the other."""
-        return self.settings.passes + (0 if self._settled else self.settings.target.passes)
+        target = self.settings.target
+        return self.settings.passes + (0 if target is None or self._settled else target.passes)
 
     @property
     def _settled(self) -> bool:
-        """Whether the last fit changed the target, where there is one, by less than its error."""
+        """Whether the last fit changed the target, where there is one, by less than its error. That of an errand is to
+        have been seen to change, as long as there is anything left to learn."""
         found = self.record["target"]
-        return found is None or found["change"] is None or found["change"] < found["error"]
+        if found is None or found["change"] is None:
+            return not self.spare
+        return found["change"] < found["allowed"]
 
     def _reason(self) -> str | None:
         """Why the round is over; None where it is not."""
@@ -178,10 +192,12 @@ class Loop:
         if self.crew.passes() < self._needed:
             return None
         if not self._settled:
+            if self.spare:
+                return "settle"
             found = self.record["target"]
             raise NotConverged(
                 f"{self.folder}: nothing extrapolated in {self._needed} passes, but the last fit changed the target by "
-                f"{found['change']:.3g}, more than its error of {found['error']:.3g}: explore more, lower `select`, "
+                f"{found['change']:.3g}, more than its error of {found['allowed']:.3g}: explore more, lower `select`, "
                 "or find out whether the error is right",
                 self.folder.rounds,
             )
@@ -189,16 +205,18 @@ class Loop:
 
     def _conclude(self, number: int, reason: str, start: float) -> list[dict]:
         """Choose the next candidates and write the round down: rank 0."""
-        passages, flagged = self.passages, self.flagged
-        self.passages, self.flagged = [], []
+        passages, flagged, spare = self.passages, self.flagged, self.spare
+        self.passages, self.flagged, self.spare = [], [], []
         failed = [passage for passage in passages if passage.failure is not None]
-        if failed and not flagged:
+        if failed and not flagged and not spare:
             raise Error(
                 f"{self.folder}: LAMMPS failed before any configuration was flagged: {failed[-1].failure}. "
                 "A smaller `timestep` or `interval` may help"
             )
         self._watch_progress(passages)
-        n_chosen = self.teacher.choose(number, flagged) if reason == "learn" else 0
+        if not failed and reason != "settle":
+            spare = []
+        n_chosen = self.teacher.choose(number, flagged, spare) if reason != "converged" else 0
         grades = np.sum([passage.histogram for passage in passages], axis=0)
         self.record |= {
             "flagged": len(flagged),
@@ -255,6 +273,8 @@ class Loop:
         return found
 
     def _walk(self, k: int, comm: MPI.Comm) -> Walk:
+        if k == len(self.scripts):
+            return self.errand.walk(comm)
         transport, selection, seeds = self.settings.transport, self.settings.selection, (self.settings.seed, k)
         if transport.type == "files":
             folder = self.folder.path / f"walk_{k}"
@@ -272,14 +292,16 @@ class Loop:
             write_data(path, atoms, self.settings.species)
         if "crew" in state and state["search"] == self.settings.search():
             walking = state["phase"] == "walking" and state["round"] == number
-            self._resumed = state["crew"] | ({} if walking else {"passed": [0] * len(self.scripts)})
+            self._resumed = state["crew"] | ({} if walking else {"passed": [0] * len(self.titles)})
+            if self.errand is not None:
+                self._resumed["passed"][-1:] = [0]  # its folder has what it found, and the loop does not
 
     def _note(self, phase: str, number: int) -> None:
         """Write down what the loop is at."""
         posts = [post for post in self.crew.posts if post.walk is not None]
         state = {"phase": phase, "round": number, "passes": self.crew.passes(), "needed": self.settings.passes}
         state["walks"] = [
-            {"walk": self.scripts[post.walk].title, "number": post.walk, "turn": post.turn, "waits": post.waits}
+            {"walk": self.titles[post.walk], "number": post.walk, "turn": post.turn, "waits": post.waits}
             for post in posts
         ]
         state["rollbacks"] = self.record.get("rollbacks", [])
@@ -323,6 +345,8 @@ def _summary(record: dict, select: float) -> str:
     bins = [*(f"{end:.3g}" for end in GRADES), "more"]
     counts = ", ".join(f"{name}: {n}" for name, n in zip(bins, record["histogram"], strict=True) if n)
     text = f"grades up to {counts}"
+    if record["selected"] and not record["flagged"]:
+        return f"{text}; nothing above {select:g}; {record['selected']} configurations to be labelled, to see a change"
     if record["selected"]:
         return f"{text}; {record['selected']} of {record['flagged']} flagged configurations to be labelled"
     return f"{text}; nothing above {select:g}" if record["converged"] else text

