@@ -343,19 +343,17 @@ def test_a_target_that_fails_is_an_error(mtp, tmp_path, how, says):
     refused(mtp(tmp_path, "learn", "learn.toml"), says)
 
 
-def test_small_cells_are_cut_from_large_walks(mtp, tmp_path):
-    cutting = SILICON % TERSOFF + "\n[cutting]\nmax_atoms = 40\n"
-    large = ("a = 5.432}\ntemperatures = [600]", "a = 5.432, repeat = [2, 2, 2]}\ntemperatures = [900]")
-    for name, text in (("memory", cutting), ("files", transported(cutting))):
-        folder = tmp_path / name
-        folder.mkdir()
-        settings(folder, text, large, ("steps = 300", "steps = 60"))
-        learned(mtp(folder, "learn", "learn.toml"))
-        dataset, _ = consistent(folder / "run")
-        cut = [atoms for atoms in dataset.labelled() if atoms.info["round"] > 0]
-        assert cut
-        assert max(map(len, cut)) <= 40
-        assert all("around atom" in atoms.info["origin"] for atoms in cut)
+@pytest.mark.parametrize("transport", ["memory", pytest.param("files", marks=pytest.mark.slow)])
+def test_small_cells_are_cut_from_large_walks(mtp, tmp_path, transport):
+    text = SILICON % TERSOFF + "\n[cutting]\nmax_atoms = 48\n"
+    large = ("a = 5.432}\ntemperatures = [600]", "a = 5.432, repeat = [2, 2, 2]}\ntemperatures = [800]")
+    settings(tmp_path, transported(text) if transport == "files" else text, large, ("steps = 300", "steps = 40"))
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    dataset, _ = consistent(tmp_path / "run")
+    cut = [atoms for atoms in dataset.labelled() if atoms.info["round"] > 0]
+    assert cut
+    assert max(map(len, cut)) <= 48
+    assert all("around atom" in atoms.info["origin"] for atoms in cut)
 
 
 def test_the_status_is_told_from_the_folder_alone(mtp, tmp_path, begun):
