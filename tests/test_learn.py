@@ -772,6 +772,15 @@ def test_groups_of_ranks_share_what_they_learn(mtp, tmp_path):
     assert "to be labelled" in output
 
 
+@pytest.mark.slow
+def test_groups_walk_on_while_others_wait_for_labels(mtp, tmp_path):
+    walks = (("[600]", "[100, 1200]"), ("steps = 300", "steps = 20000"))
+    settings(tmp_path, "groups = 2\nrounds = 3\n" + SILICON % ase_labeller("Slow"), *walks)
+    output = mtp(tmp_path, "learn", "learn.toml", ranks=2, SLOW="1").stdout
+    waits = re.findall(r"to be labelled\n(.*?)labelled", output, re.DOTALL)
+    assert any("100 K: steps" in wait for wait in waits)
+
+
 def test_more_groups_than_ranks_are_refused(mtp, tmp_path):
     settings(tmp_path, "groups = 2\n" + SILICON % TERSOFF)
     refused(mtp(tmp_path, "learn", "learn.toml"), "groups = 2, but there are 1 ranks")
