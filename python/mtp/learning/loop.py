@@ -277,8 +277,8 @@ class Loop:
             self._resumed = state["crew"] | ({} if walking else {"passed": [0] * len(self.scripts)})
 
     def _try_scripts(self) -> None:
-        """Find out before the first label, with a potential that is zero, whether LAMMPS takes users' inputs, and whether
-        it can be run elsewhere."""
+        """Find out before the first label, with a potential that is zero, whether LAMMPS takes users' inputs, and
+        whether it can be run elsewhere."""
         inputs = [k for k, script in enumerate(self.scripts) if script.is_users]
         path = self.folder.path / "zero.almtp"
         zero = nothing(self.settings)
