@@ -48,7 +48,7 @@ class LearnConductivity(LearnSettings):
     """A learning loop that may have no exploration but the calculation. tolerance: a relative change of κ that counts
     for nothing, however small its error."""
 
-    exploration: list[Exploration] = []
+    exploration: list[Exploration] = Field(default_factory=list)
     tolerance: float = Field(0.01, gt=0)
     _asked: dict[str, Any] = PrivateAttr(default_factory=dict)  # of the calculation
 
@@ -149,8 +149,8 @@ def conductivity(learning: Learning, method: Method, say: Say, tell: Tell, comm:
 class ConductivityWalk(Walk):
     """A calculation of κ from its beginning to its end. κ is that of one potential: with another one it begins again.
 
-    Runs stop where a grade passes `break`. Every configuration above `select` is kept, and of the others those that come
-    closest, for the case that the loop wants to see how much κ changes.
+    Runs stop where a grade passes `break`. Every configuration above `select` is kept, and of the others those that
+    come closest, for the case that the loop wants to see how much κ changes.
     """
 
     def __init__(
@@ -263,7 +263,8 @@ def outcome_of(result: Mapping[str, Any]) -> dict[str, Any]:
         found = result[key]
         names, values = [key], [found["value"]]
         parts = {"statistics": [found["error"]], "size": None}
-    return {"names": names, "values": values, "errors": _together(parts, len(values)), "parts": parts}
+    errors = _together(parts, len(values))
+    return {"names": names, "values": values, "errors": errors, "random": parts["statistics"], "parts": parts}
 
 
 def _means(tensors: list | None) -> list[float] | None:

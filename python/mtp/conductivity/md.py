@@ -199,8 +199,8 @@ class Simulation:
             if self._watching is not None and runs and (step := self._watching.break_step) is not None:
                 self.keep_grades()
                 raise Unsound(
-                    f"{self._folder}: at step {step} a grade passed `break`: the potential cannot be trusted there, and "
-                    "has to learn what was kept (mtp conductivity … --learn)"
+                    f"{self._folder}: at step {step} a grade passed `break`: the potential cannot be trusted there, "
+                    "and has to learn what was kept (mtp conductivity … --learn)"
                 )
 
     def keep_grades(self, failure: str | None = None) -> None:

@@ -21,9 +21,9 @@ GROWS = {"runs", "time"}  # may be raised in a folder that was begun
 
 
 class Watch(Selection):
-    """How grades are watched along runs: `select`, `break`, `interval` and `capacity` as in a learning loop. max_atoms: of
-    larger runs, neighbourhoods of extrapolating atoms are kept; None: configurations always. nearly: so many of those
-    that come closest to `select` are kept, too."""
+    """How grades are watched along runs: `select`, `break`, `interval` and `capacity` as in a learning loop. max_atoms:
+    of larger runs, neighbourhoods of extrapolating atoms are kept; None: configurations always. nearly: so many of
+    those that come closest to `select` are kept, too."""
 
     max_atoms: int | None = Field(200, ge=2)
     nearly: int = Field(0, ge=0)
