@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from pydantic import Field, PrivateAttr
 
+from mtp import structures
 from mtp.cfg import replaced_whole
 from mtp.conductivity import settings as md
 from mtp.conductivity.bte import graded_cells
@@ -104,6 +105,7 @@ def _check(path: Path, loop: LearnConductivity, calculation: Calculation) -> Non
         raise Error(f"{path}: with --learn κ is the target of the loop: leave `target` out")
     if calculation.species is not None and calculation.species != loop.species:
         raise Error(f"{path}: species {calculation.species} here, and {loop.species} in the loop: take one order")
+    structures.explored(calculation, loop.species)  # refuses other elements
     asked = calculation.uncertainty if isinstance(calculation, BteSettings) else None
     if asked is not None and (asked.posterior or asked.potentials):
         raise Error(
@@ -198,7 +200,7 @@ class ConductivityWalk(Walk):
             failure = str(error)
         cells = graded_cells(told)
         for k, atoms in enumerate(cells, start=1):
-            atoms.info["step"] = f"{k} of the displaced cells"
+            atoms.info |= {"step": f"{k} of the displaced cells", "given": True}
         grades = [atoms.info["grade"] for atoms in cells]
         passage = Passage(self.title, 0, len(cells), max(grades), histogram(grades), failure=failure)
         return self._dealt(passage, cells, result)

@@ -304,7 +304,8 @@ class Loop:
         inputs = [k for k, script in enumerate(self.scripts) if script.is_users]
         path = self.folder.path / "zero.almtp"
         zero = nothing(self.settings)
-        for k in inputs or ([0] if self.settings.transport.type == "files" else []):
+        elsewhere = self.scripts and self.settings.transport.type == "files"
+        for k in inputs or ([0] if elsewhere else []):
             self._on_root(lambda: zero.save(path))
             walk = self._walk(k, self.comm)
             try:
