@@ -189,7 +189,7 @@ def _cell_at_rest(crystal: Atoms, engine: Engine, settings: BteSettings, say: Sa
         f"at rest: cell {np.round(cell.cell.lengths(), 5).tolist()} Å, forces up to {left['force_eV_per_A']:.1e} eV/Å, "
         f"stress up to {np.abs(left['stress_GPa']).max():.1e} GPa"
     )
-    write(settings.folder / "structure.extxyz", cell)
+    write(settings.folder / "structure.extxyz", cell, parallel=False)  # by rank 0 alone, in a learning loop
     state = {"symbols": cell.get_chemical_symbols(), "positions": cell.positions.tolist()}
     state |= {"cell": cell.cell.array.tolist(), "left": left}
     with replaced_whole(file) as part:

@@ -154,7 +154,8 @@ def produce(crystal: Phono3py, engine: Engine, folder: Path | None, say: Say) ->
         if folder and facts["grade"] > GRADE:
             for atoms, grade in zip(everything, grades, strict=True):
                 atoms.info["grade"] = grade
-            write(folder / EXTRAPOLATING, [atoms for atoms in everything if atoms.info["grade"] > GRADE])
+            above = [atoms for atoms in everything if atoms.info["grade"] > GRADE]
+            write(folder / EXTRAPOLATING, above, parallel=False)  # by rank 0 alone, in a learning loop
 
     included = [cell is not None for cell in crystal.supercells_with_displacements]
     everywhere = np.zeros((len(included), *forces["fc3"].shape[1:]))

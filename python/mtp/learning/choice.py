@@ -64,12 +64,14 @@ def nearest(
     cutting: Cutting,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Atoms]:
-    """Of configurations that do not pass `select`, those that extend what is known all the same, at most `per_round`;
-    where there are none, the most extrapolative of those that are small enough for a label."""
+    """Of configurations that do not pass `select`, those that extend what is known all the same; up to `per_round` the
+    most extrapolative of the others, where they are small enough for a label."""
     lower = selection.model_copy(update={"select": KNOWN})
     chosen = choose(potential, met, lower, cutting, say) if any(a.info["grade"] > KNOWN for a in met) else []
+    taken = {atoms.info["origin"] for atoms in chosen}
     small = [atoms for atoms in met if "centre" not in atoms.info and len(atoms) <= cutting.max_atoms]
-    return chosen or sorted(small, key=lambda atoms: -atoms.info["grade"])[: selection.per_round]
+    others = (atoms for atoms in small if atoms.info["origin"] not in taken)
+    return [*chosen, *sorted(others, key=lambda atoms: -atoms.info["grade"])][: selection.per_round]
 
 
 def _centred(potential: Potential, atoms: Atoms, selection: Selection, cutting: Cutting) -> list[Atoms]:

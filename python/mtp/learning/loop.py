@@ -371,7 +371,7 @@ def _described(passage: Passage) -> str:
     text += f", {len(passage.flagged)} flagged" if passage.flagged else ""
     text += f" ({passage.n_dropped} more dropped)" if passage.n_dropped else ""
     if passage.failure is not None:
-        return f"{text}; LAMMPS failed: {passage.failure}"
+        return f"{text}; failed: {passage.failure}"
     return text + ("; stopped" if passage.break_step is not None else "; to its end" if passage.finished else "")
 
 
