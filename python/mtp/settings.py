@@ -133,6 +133,33 @@ class Executor(Section):
         return self
 
 
+class Cutting(Section):
+    """How small cells are cut out of large runs (mtp.cutting), around one atom each.
+
+    method: "auto", or one of "crystal" (the box continues the crystal, nothing is moved), "relaxed" (the filler is
+    relaxed with the potential), "cluster" (a molecule, or a ball of atoms, in vacuum), "whole". skin: Å beyond the
+    cutoff that are kept too. bound: grade that filler should not pass. closest: of the median distance of nearest
+    neighbours, nothing at a seam comes closer. vacuum: Å around clusters. candidates, steps: boxes that are relaxed at
+    most, and steps of each. relax_box: their shape too.
+    """
+
+    method: Literal["auto", "crystal", "relaxed", "cluster", "whole"] = "auto"
+    max_atoms: int = Field(200, ge=2)
+    skin: float = Field(0.1, ge=0)
+    bound: float = Field(2.0, gt=1)
+    closest: float = Field(0.8, gt=0, le=1)
+    vacuum: float = Field(6.0, gt=0)
+    candidates: int = Field(24, ge=1)
+    steps: int = Field(100, ge=1)
+    relax_box: bool = False
+
+
+class CutFile(Section):
+    """Settings of `mtp cut`."""
+
+    cutting: Cutting = Field(default_factory=Cutting)
+
+
 class Labelling(Section):
     """How labels are computed. time_limit: seconds for a configuration; workers: calculations at once.
 
