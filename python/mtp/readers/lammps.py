@@ -30,6 +30,8 @@ FORCE = ("fx", "fy", "fz")
 def dump(path: str | os.PathLike, species: Sequence[str] | None, units: str) -> Iterator[Atoms | Skip]:
     """Read the frames of a text dump one by one; a frame that the file cuts short is a Skip.
 
+    Atoms come in the order of the array "id", where there is one; info has "step".
+
     Args:
         path: the dump, its columns named: id, type or element, x y z (or xu, xs, xsu), fx fy fz.
         species: elements in the order of LAMMPS' types.
@@ -62,7 +64,10 @@ def dump(path: str | os.PathLike, species: Sequence[str] | None, units: str) -> 
             if rows and not rows[-1].endswith("\n") and len(rows[-1].split()) < len(words):
                 yield CUT_OFF
                 return
-            yield _frame(lines, words, [row.split() for row in rows], header["BOX BOUNDS"], species, units)
+            frame = _frame(lines, words, [row.split() for row in rows], header["BOX BOUNDS"], species, units)
+            if "TIMESTEP" in header:
+                frame.info["step"] = lines.integer(header["TIMESTEP"][0].strip(), "the time step")
+            yield frame
             header = {}
         else:
             rows = [next(lines, "") for _ in range(SECTIONS[name])]
@@ -119,7 +124,9 @@ def _frame(
         atoms.new_array("type", types - 1)
     forces = convert(numbers(FORCE), "force", units, "ASE") if set(FORCE) <= set(columns) else None
     if "id" in columns:
-        order = np.argsort(numbers(["id"])[:, 0], kind="stable")
+        ids = numbers(["id"])[:, 0].astype(np.int64)
+        atoms.new_array("id", ids)
+        order = np.argsort(ids, kind="stable")
         atoms, forces = atoms[order], None if forces is None else forces[order]
     if forces is not None:
         atoms.calc = SinglePointCalculator(atoms, forces=forces)
