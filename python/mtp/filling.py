@@ -13,7 +13,7 @@ from ase.filters import Filter
 from ase.geometry import minkowski_reduce
 from ase.optimize import FIRE
 
-from mtp.boxes import Box, nearest_images
+from mtp.boxes import COMBINATIONS, Box, is_alone, nearest_images
 from mtp.calculator import MTP
 from mtp.errors import DataError, LibraryError
 from mtp.neighbours import neighbourhoods
@@ -22,6 +22,7 @@ from mtp.surroundings import Surroundings
 
 SAME_SITE = 0.5  # of the spacing: atoms nearer than that, from two sides of a seam, are one
 OVER_THE_SEAM = 0.5  # of the spacing: so far beyond the seam atoms are looked for
+SLACK = 1.1  # of grades in the run: neighbours beyond a seam move a little
 MARGIN = 1e-6  # Å, by which the filler stays outside the kept sphere
 
 
@@ -29,7 +30,7 @@ MARGIN = 1e-6  # Å, by which the filler stays outside the kept sphere
 class Filled:
     """A cell with its centre at the origin: atoms[:n_kept], the centre first, are as they were in the run.
 
-    limits: (n,) grades that atoms should not pass: the bound, or more where an atom had more in the run. grades: (n,).
+    limits: (n,) grades that atoms should not pass, see `allowed`. grades: (n,).
     """
 
     atoms: Atoms
@@ -51,8 +52,18 @@ class Filled:
 
     @property
     def badness(self) -> float:
-        """The mean of log(grade / limit) of what is above its limit: 0 where nothing is."""
+        """The mean of log(grade / limit), where that is positive: 0 where no atom is above its limit."""
         return float(np.log(np.maximum((self.grades / self.limits)[1:], 1.0)).sum() / len(self.atoms))
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The less, the better."""
+        return max(self.excess, 1.0), self.badness
+
+
+def allowed(run_grades: np.ndarray, bound: float) -> np.ndarray:
+    """The bound, or what atoms had in the run (NaN where that is not known) and a little, where that is more."""
+    return np.fmax(bound, SLACK * run_grades)
 
 
 def fill(
@@ -80,7 +91,7 @@ def fill(
     filler = filler[_are_outside(known.vectors[filler], box.lattice, radius)]
     filler = filler[np.argsort(beyond[filler], kind="stable")]
     index = np.concatenate([np.arange(n_kept), filler])
-    limits = np.fmax(bound, known.grades[index])  # NaN loses
+    limits = allowed(known.grades[index], bound)
     atoms = known.atoms[index]
     atoms.cell, atoms.pbc = box.lattice, True
     return _thinned(atoms, n_kept, limits, box, known.kinds[index], radius, spacing, closest)
@@ -171,15 +182,16 @@ def relaxed(filled: Filled, potential: Potential, radius: float, closest: float,
     """Relax the filler (and the box) with the potential, the kept atoms where they are, until no atom passes its limit.
 
     Returns:
-        The step whose highest excess is the lowest, perhaps the one that was given.
+        The step of the lowest rank, perhaps the one that was given.
     """
     best = filled
     for atoms, grades in _relaxation(filled, potential, radius, steps, with_box):
         if not np.isfinite(grades).all() or _is_crowded(atoms, filled.n_kept, closest):
-            continue
+            break  # the potential drives atoms into each other: what came before stands
+        if with_box and not is_alone(atoms.positions[: filled.n_kept], COMBINATIONS @ atoms.cell.array, radius):
+            break
         trial = replace(filled, atoms=atoms.copy(), grades=grades, relaxed=True)
-        if (trial.excess, trial.badness) < (best.excess, best.badness):
-            best = trial
+        best = min(best, trial, key=lambda filled: filled.rank)
         if best.excess <= 1:
             break
     return best
@@ -196,7 +208,7 @@ def _relaxation(
         for _ in optimiser.irun(fmax=0.02, steps=steps):
             yield atoms, atoms.calc.results["grades"]
     except (DataError, LibraryError, np.linalg.LinAlgError):
-        return  # the potential drove atoms into each other: what came before stands
+        return  # as above
 
 
 class HeldEnvironment(Filter):
