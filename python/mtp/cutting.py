@@ -147,7 +147,7 @@ def _periodic(known: Surroundings, n_kept: int, radius: float, potential: Potent
             raise Error(_too_few(potential, settings, len(found[0].atoms)))
         raise Error(
             f"no periodic cell around the atom fits into what is known of the run, {known.reach:.1f} Å: "
-            f"a neighbourhood of {2 * radius:.1f} Å serves most cells"
+            f"hand over a neighbourhood of {3 * radius:.0f} Å"
         )
     if settings.method == "crystal":
         trials = [filled for filled in trials if filled.box.mismatch <= COHERENT]
