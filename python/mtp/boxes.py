@@ -19,20 +19,20 @@ from mtp.surroundings import Surroundings
 
 COINCIDENCE = 0.25  # of the spacing of atoms: two atoms nearer than that, one shifted by a period, are the same site
 N_PEAKS = 330  # translations that are looked at
-N_BEST, N_SECTORS, PER_SECTOR = (
-    40,
-    20,
-    3,
-)  # translations of which lattices are made: the best, and those of all directions
+N_BEST = 40  # of which lattices are made,
+N_SECTORS, PER_SECTOR = 20, 3  # with the best of each direction
 N_SIZES, PER_SIZE = 8, 5  # boxes that are tried
 SEAM_COST = 0.05  # of a seam that fits, against 1 for one that does not: among fitting boxes, the roundest
 _COMBINATIONS = np.array(list(itertools.product((-2, -1, 0, 1, 2), repeat=3)))
 COMBINATIONS = _COMBINATIONS[np.any(_COMBINATIONS != 0, axis=1)]
+FACES = COMBINATIONS[
+    np.abs(COMBINATIONS).max(axis=1) == 1
+]  # those of a reduced lattice's Wigner-Seitz cell are among them
 
 
 @dataclass(frozen=True)
 class Box:
-    """Lattice vectors (rows, Å), and the share of the seam's atoms that meet no partner on the other side."""
+    """Reduced lattice vectors (rows, Å), and the share of the seam's atoms that meet no partner on the other side."""
 
     lattice: np.ndarray
     mismatch: float

@@ -13,7 +13,7 @@ from ase.filters import Filter
 from ase.geometry import minkowski_reduce
 from ase.optimize import FIRE
 
-from mtp.boxes import COMBINATIONS, Box, is_alone, nearest_images
+from mtp.boxes import COMBINATIONS, FACES, Box, is_alone, nearest_images
 from mtp.calculator import MTP
 from mtp.errors import DataError, LibraryError
 from mtp.neighbours import neighbourhoods
@@ -57,7 +57,7 @@ class Filled:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The less, the better."""
+        """The lower, the better."""
         return max(self.excess, 1.0), self.badness
 
 
@@ -77,14 +77,14 @@ def fill(
         closest: Å, between atoms.
 
     Returns:
-        Not graded yet (grades NaN); None where a part of the box is not known or nothing but kept atoms fits.
+        Not graded yet (grades NaN); None where a part of the box is not known, images of kept atoms meet, or there is no filler.
     """
     images = box.images
     lengths = np.linalg.norm(images, axis=1)
     unit = images / lengths[:, None]
     beyond = ((known.vectors - offset) @ unit.T - lengths / 2).max(axis=1)  # the seam, Å
     spacing = known.spacing
-    if not _is_known(known, images, offset, spacing):
+    if not _is_known(known, FACES @ box.lattice, offset, spacing):
         return None
     inside = np.flatnonzero(beyond <= OVER_THE_SEAM * spacing)
     filler = inside[inside >= n_kept]
@@ -101,19 +101,18 @@ def _are_outside(positions: np.ndarray, lattice: np.ndarray, radius: float) -> n
     return np.linalg.norm(nearest_images(positions, lattice), axis=1) > radius + MARGIN
 
 
-def _is_known(known: Surroundings, images: np.ndarray, offset: np.ndarray, spacing: float) -> bool:
-    """Whether the corners of the Wigner-Seitz cell lie within reach."""
+def _is_known(known: Surroundings, faces: np.ndarray, offset: np.ndarray, spacing: float) -> bool:
+    """Whether the corners of the Wigner-Seitz cell, which three faces share, lie within reach."""
     if np.isinf(known.reach):
         return True
-    shell = images[np.linalg.norm(images, axis=1).argsort(kind="stable")[:26]]
-    normal, length = shell, (shell**2).sum(axis=1) / 2
-    a, b, c = (normal[list(k)] for k in zip(*itertools.combinations(range(len(shell)), 3), strict=True))
-    la, lb, lc = (length[list(k)] for k in zip(*itertools.combinations(range(len(shell)), 3), strict=True))
+    height = (faces**2).sum(axis=1) / 2
+    triples = np.array(list(itertools.combinations(range(len(faces)), 3))).T
+    (a, b, c), (la, lb, lc) = faces[triples], height[triples]
     volume = (a * np.cross(b, c)).sum(axis=1)
     met = np.abs(volume) > 1e-6 * np.abs(volume).max()
     points = la[:, None] * np.cross(b, c) + lb[:, None] * np.cross(c, a) + lc[:, None] * np.cross(a, b)
     points = points[met] / volume[met, None]
-    corners = points[((points @ shell.T) <= length * (1 + 1e-9)).all(axis=1)]
+    corners = points[(points @ faces.T <= height * (1 + 1e-9)).all(axis=1)]
     return bool(np.linalg.norm(corners + offset, axis=1).max() <= known.reach + 0.5 * spacing)
 
 
