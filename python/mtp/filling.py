@@ -77,7 +77,8 @@ def fill(
         closest: Å, between atoms.
 
     Returns:
-        Not graded yet (grades NaN); None where a part of the box is not known, images of kept atoms meet, or there is no filler.
+        Not graded yet (grades NaN); None where a part of the box is not known, images of kept atoms meet, or there is
+        no filler.
     """
     images = box.images
     lengths = np.linalg.norm(images, axis=1)
