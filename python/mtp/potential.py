@@ -394,7 +394,7 @@ class Potential:
         """Offer configurations to the active set (begun anew where there is none of this mode) by maxvol.
 
         Returns the indices of those of which a row entered and stayed, ascending. Afterwards no configuration
-        offered, and none in the set before, has a grade above `threshold`.
+        offered has a grade above `threshold`.
 
         With an mpi4py communicator the call is collective: the configurations of all ranks, in the order of the ranks,
         are offered (all may be on rank 0, or each may hold a part), and indices and active set are the same on every
