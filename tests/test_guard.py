@@ -8,6 +8,7 @@ import pickle
 import re
 from pathlib import Path
 
+import mpi4py.MPI as MPI
 import numpy as np
 import pytest
 from ase import Atoms
@@ -19,12 +20,13 @@ from test_learn import SILICON, TERSOFF, learned, settings
 from mtp.configurations import Labels, labels, read, with_labels
 from mtp.database import Dataset
 from mtp.errors import DataError, Error, LibraryError
-from mtp.exploration import Explorer
 from mtp.fit import FitSettings, fit
 from mtp.guard import approaches, guard_for, guarded, repulsion, shortest_distances
+from mtp.learning.memory import MemoryWalk
+from mtp.learning.scripts import scripts, write_data
 from mtp.live import styles
 from mtp.potential import Guard, Potential
-from mtp.settings import Selection
+from mtp.settings import Exploration, Selection
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECIES = ("Cu", "O")
@@ -316,7 +318,11 @@ def test_a_running_pair_style_takes_other_distances_but_no_guard_more_or_less(tm
     potential = guarded(fitted, silicon)
     potential.select(silicon)
     potential.save(tmp_path / "g.almtp")
-    explorer = Explorer(bulk("Si", cubic=True), potential, tmp_path / "g.almtp", Selection(), tmp_path / "log")
+    crystal = {"name": "Si", "structure": "diamond", "a": 5.43}
+    write_data(tmp_path / "data", bulk("Si", cubic=True), ["Si"])
+    (script,) = scripts(Exploration(crystal=crystal, temperatures=[300], steps=1), tmp_path / "data", ["Si"])
+    walk = MemoryWalk(script, Selection(), tmp_path / "log", (1,), MPI.COMM_SELF)
+    walk.begin(potential, tmp_path / "g.almtp", turn=0)
     try:
         (style,) = styles()
         wider = potential.copy()
@@ -331,7 +337,7 @@ def test_a_running_pair_style_takes_other_distances_but_no_guard_more_or_less(tm
         with pytest.raises(LibraryError, match="only one of them has a guard"):
             style.set_potential(bare)
     finally:
-        explorer.close()
+        walk.close()
 
 
 # ---- the file

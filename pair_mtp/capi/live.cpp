@@ -74,6 +74,13 @@ void LiveStyle::set_model(std::shared_ptr<const Model> next)
   version++;
 }
 
+void LiveStyle::count(double highest)
+{
+  constexpr std::array<double, 9> ends = {1, 1.5, 2, 3, 5, 10, 20, 50, 100};
+  histogram[std::lower_bound(ends.begin(), ends.end(), highest) - ends.begin()]++;
+  highest_grade = std::max(highest_grade, highest);
+}
+
 std::shared_ptr<LiveStyle> register_live_style(std::uint64_t lammps)
 {
   auto style = std::make_shared<LiveStyle>();
@@ -107,19 +114,21 @@ mtp_status mtp_live_list(int32_t capacity, int64_t *handles, int32_t *n)
 mtp_status mtp_live_get_facts(int64_t handle, mtp_live_facts *facts)
 {
   return with_style(handle, [&](LiveStyle &style) {
-    *facts = {style.lammps, style.version, static_cast<int64_t>(style.flagged.size()), style.n_dropped, style.break_step, style.highest_grade};
+    *facts = {style.lammps, style.version, static_cast<int64_t>(style.flagged.size()), style.n_dropped, style.break_step, style.highest_grade, {}};
+    std::copy(style.histogram.begin(), style.histogram.end(), facts->histogram);
   });
 }
 
-mtp_status mtp_live_watch(int64_t handle, double select_above, double break_above, int64_t capacity)
+mtp_status mtp_live_watch(int64_t handle, double select_above, double break_above, int64_t capacity, double radius)
 {
   return with_style(handle, [&](LiveStyle &style) {
-    if (std::isnan(select_above) || std::isnan(break_above) || capacity < 0)
-      throw Error(Error::Kind::argument, "thresholds must be numbers and the capacity not negative");
+    if (std::isnan(select_above) || std::isnan(break_above) || std::isnan(radius) || std::isinf(radius) || capacity < 0)
+      throw Error(Error::Kind::argument, "thresholds and radius must be numbers, the radius finite, and the capacity not negative");
     if (select_above > 0 && break_above < select_above) throw Error(Error::Kind::argument, "the break threshold lies below the select threshold");
     style.select_above = std::max(select_above, 0.0);
     style.break_above = break_above;
     style.capacity = capacity;
+    style.radius = std::max(radius, 0.0);
   });
 }
 
@@ -128,9 +137,10 @@ mtp_status mtp_live_get_flagged(int64_t handle, int64_t index, mtp_flagged *flag
 {
   return with_style(handle, [&](LiveStyle &style) {
     if (index < 0 || index >= static_cast<int64_t>(style.flagged.size()))
-      throw Error(Error::Kind::argument, "flagged configuration " + std::to_string(index) + " of " + std::to_string(style.flagged.size()));
-    const FlaggedConfiguration &kept = style.flagged[index];
+      throw Error(Error::Kind::argument, "flagged entry " + std::to_string(index) + " of " + std::to_string(style.flagged.size()));
+    const Flagged &kept = style.flagged[index];
     flagged->step = kept.step;
+    flagged->centre = kept.centre;
     flagged->n_atoms = static_cast<int64_t>(kept.tags.size());
     flagged->grade = kept.grade;
     std::copy(kept.cell, kept.cell + 9, flagged->cell);
@@ -150,6 +160,7 @@ mtp_status mtp_live_clear(int64_t handle)
     style.n_dropped = 0;
     style.break_step = -1;
     style.highest_grade = 0;
+    style.histogram.fill(0);
   });
 }
 

@@ -5,6 +5,7 @@
 #include "../core/plan.hpp"
 #include "../core/potential.hpp"
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -20,8 +21,9 @@ struct Model {
   explicit Model(Potential p) : potential(std::move(p)), plan(potential) {}
 };
 
-struct FlaggedConfiguration {
-  std::int64_t step = 0;
+// This rank's atoms of a configuration, or of a neighbourhood, whose positions are then from its centre.
+struct Flagged {
+  std::int64_t step = 0, centre = -1;    // centre: its tag; -1: a configuration
   double grade = 0;
   double cell[9] = {}, origin[3] = {};
   int periodic[3] = {};
@@ -37,12 +39,15 @@ struct LiveStyle {
   std::shared_ptr<const Model> model;    // null until pair_coeff
   std::int64_t version = 0;
   double select_above = 0, break_above = std::numeric_limits<double>::infinity();
+  double radius = 0;    // of neighbourhoods to keep; 0: whole configurations
   std::int64_t capacity = 0, n_dropped = 0, break_step = -1;
   double highest_grade = 0;
-  std::vector<FlaggedConfiguration> flagged;
+  std::array<std::int64_t, 10> histogram = {};
+  std::vector<Flagged> flagged;
 
   std::shared_ptr<const Model> current_model();
   void set_model(std::shared_ptr<const Model> next);
+  void count(double highest);    // of a graded step
 };
 
 // Registers a pair style under a new handle; it stays listed until the returned pointer's last owner lets go of it.

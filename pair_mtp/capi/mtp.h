@@ -160,36 +160,44 @@ mtp_status mtp_active_set_set(mtp_potential *potential, int32_t mode, const doub
 typedef struct {
   uint64_t lammps;     /* address of the LAMMPS object that owns the pair style */
   int64_t version;     /* counts the potentials that it has been given */
-  int64_t n_flagged;   /* configurations kept */
-  int64_t n_dropped;   /* configurations that exceeded `select` but are not kept: the buffer holds more extrapolative ones */
+  int64_t n_flagged;   /* configurations or neighbourhoods kept */
+  int64_t n_dropped;   /* those that exceeded `select` but are not kept: the buffer holds more extrapolative ones */
   int64_t break_step;  /* the step at which a grade passed `break_above` and the run was stopped, -1 if none */
   double highest_grade; /* over all ranks, since the last mtp_live_clear */
+  int64_t histogram[10]; /* graded steps since then, by the highest grade of each, up to 1, 1.5, 2, 3, 5, 10, 20, 50, 100, and above */
 } mtp_live_facts;
 
 /* handles: [capacity]; n: how many there are (may exceed capacity). */
 mtp_status mtp_live_list(int32_t capacity, int64_t *handles, int32_t *n);
 mtp_status mtp_live_get_facts(int64_t handle, mtp_live_facts *facts);
 
-/* From now on: whenever grades are computed (every so many steps, asked by `fix pair`), the configuration is kept where its highest grade
- * over all ranks exceeds select_above, and the run ends at that step where it exceeds break_above. capacity: configurations kept at most;
- * select_above <= 0 ends the watch. */
-mtp_status mtp_live_watch(int64_t handle, double select_above, double break_above, int64_t capacity);
+/* From now on: whenever grades are computed (every so many steps, asked by `fix pair`), what exceeds select_above is kept, and the run ends at that
+ * step where the highest grade over all ranks exceeds break_above. select_above <= 0 ends the watch. capacity: kept at most, those with the highest
+ * grades of the run.
+ *
+ * radius <= 0, or an active set of configuration mode: the whole configuration is kept where its highest grade exceeds select_above. Else
+ * neighbourhoods are kept: of each centre, an atom whose grade exceeds select_above, all atoms and images within radius (Angstrom). The centres of a
+ * step are taken by descending grade, at most MTP_CENTRES_PER_STEP, none closer than the potential's cutoff to one taken before. The same are kept for
+ * any number of ranks. */
+enum { MTP_CENTRES_PER_STEP = 16 };
+mtp_status mtp_live_watch(int64_t handle, double select_above, double break_above, int64_t capacity, double radius);
 
-/* This rank's part of the kept configuration `index`. */
+/* This rank's atoms of what is kept under `index`. */
 typedef struct {
   int64_t step;
+  int64_t centre;       /* tag of the neighbourhood's centre; -1: a whole configuration */
   int64_t n_atoms;      /* on this rank */
-  double grade;         /* the highest, over all ranks */
+  double grade;         /* the centre's; of a configuration the highest, over all ranks */
   double cell[9];       /* rows a, b, c */
   double origin[3];
   int32_t periodic[3];
 } mtp_flagged;
 
-/* flagged: what it is. Where the arrays are not NULL they are filled: tags [n_atoms] (LAMMPS atom IDs), species [n_atoms] (0 ...),
- * positions [n_atoms][3], grades [n_atoms]. */
+/* flagged: what it is. Where the arrays are not NULL they are filled: tags [n_atoms] (LAMMPS atom IDs), species [n_atoms] (0 ..., -1: of another
+ * style), positions [n_atoms][3] (of a neighbourhood: from its centre), grades [n_atoms]. */
 mtp_status mtp_live_get_flagged(int64_t handle, int64_t index, mtp_flagged *flagged, int64_t *tags, int32_t *species, double *positions, double *grades);
 
-/* Forgets the kept configurations, the highest grade and the break. */
+/* Forgets what is kept, the highest grade and the break. */
 mtp_status mtp_live_clear(int64_t handle);
 
 /* Puts a copy of the potential (with its active set) into the pair style. It must have the same basis, cutoff and species, and a guard

@@ -2,6 +2,9 @@
 #include "pair_mtp_extrapolation.h"
 
 #include "compute_mtp_grade.h"
+#include "images.hpp"
+
+#include "../capi/mtp.h"
 
 #include "atom.h"
 #include "comm.h"
@@ -53,7 +56,8 @@ void PairMTPExtrapolation::use_current_model()
 void PairMTPExtrapolation::compute(int eflag, int vflag)
 {
   use_current_model();
-  grading = gamma_flag != 0 || compute_asks();
+  grading = gamma_flag != 0 || asked || compute_asks();
+  asked = false;
   if (grading) begin_grades();
   evaluate_atoms(eflag, vflag, grading);
   if (grading) end_grades();
@@ -132,45 +136,110 @@ double PairMTPExtrapolation::configuration_grade()
   return grade;
 }
 
-// Tells the live style, and with it whoever watches. One reduction serves the highest grade, the thresholds and the room left to keep
-// configurations, so that every rank decides alike even where a driver set the watch on some ranks only.
+// Tells the live style, and with it whoever watches. One reduction serves the highest grade, the settings of the watch and the room left, so that
+// every rank decides alike even where a driver set the watch on some ranks only.
 void PairMTPExtrapolation::report()
 {
   const double infinity = std::numeric_limits<double>::infinity();
-  double local[4] = {-*std::max_element(gamma.begin(), gamma.end()), infinity, infinity, infinity}, least[4];
+  double local[5] = {-*std::max_element(gamma.begin(), gamma.end()), infinity, infinity, infinity, infinity}, least[5];
   {
     const std::lock_guard<std::mutex> lock(live->mutex);
     if (live->select_above > 0) {
       local[1] = live->select_above;
       local[2] = live->break_above;
       local[3] = static_cast<double>(live->capacity) - static_cast<double>(live->flagged.size());
+      local[4] = -live->radius;
     }
   }
-  MPI_Allreduce(local, least, 4, MPI_DOUBLE, MPI_MIN, world);
+  MPI_Allreduce(local, least, 5, MPI_DOUBLE, MPI_MIN, world);
   highest = -least[0];
-  const bool keep = highest > least[1], stop = highest > least[2], room = least[3] >= 1;
+  none_passes = highest <= least[1];
+  const double radius = -least[4];
+  const bool whole = radius <= 0 || model->potential.active_set->mode == mtp::ActiveSetMode::configuration;
+  const auto centres = none_passes || whole ? std::vector<Centre>() : choose_centres(least[1]);
   if (comm->me == 0) pvector[0] = highest;    // compute pair sums over the ranks
 
   const std::lock_guard<std::mutex> lock(live->mutex);
-  live->highest_grade = std::max(live->highest_grade, highest);
-  if (keep && room) live->flagged.push_back(snapshot(highest));
-  if (keep && !room) {    // the most extrapolative stay, alike on all ranks because grades are those of all ranks
-    const auto by_grade = [](const auto &l, const auto &r) { return l.grade < r.grade; };
-    const auto least_kept = std::min_element(live->flagged.begin(), live->flagged.end(), by_grade);
-    if (least_kept != live->flagged.end() && least_kept->grade < highest) *least_kept = snapshot(highest);
-    live->n_dropped++;
-  }
-  if (stop) {
+  live->count(highest);
+  auto room = static_cast<std::int64_t>(std::min(least[3], 1e15));
+  if (!none_passes && whole) keep(room, highest, [&] { return configuration(highest); });
+  for (const Centre &centre : centres) keep(room--, centre.grade, [&] { return neighbourhood(centre, radius); });
+  if (highest > least[2]) {
     live->break_step = update->ntimestep;
     timer->force_timeout();    // the run ends with this step
     stopped_run = true;
   }
 }
 
-// This rank's atoms, also those of other styles (species -1).
-mtp::FlaggedConfiguration PairMTPExtrapolation::snapshot(double grade) const
+// Grades of the same environment differ by rounding from one number of ranks to another: seven digits decide, then the tag.
+bool PairMTPExtrapolation::Centre::before(const Centre &other) const
 {
-  mtp::FlaggedConfiguration kept;
+  const auto mine = static_cast<float>(grade), others = static_cast<float>(other.grade);
+  return mine > others || (mine == others && tag < other.tag);
+}
+
+// Collective: in each round every rank offers its best atom that is left, and the best of all is taken.
+std::vector<PairMTPExtrapolation::Centre> PairMTPExtrapolation::choose_centres(double select_above) const
+{
+  std::vector<Centre> left, chosen, offers(comm->nprocs);
+  for (int i = 0; i < atom->nlocal; i++)
+    if (gamma[i] > select_above) {
+      const double *const x = atom->x[i];
+      left.push_back({gamma[i], atom->tag_enable ? static_cast<double>(atom->tag[i]) : 0.0, {x[0], x[1], x[2]}});
+    }
+  const Images near(*domain, model->potential.cutoff);
+  const auto by_rank = [](const Centre &l, const Centre &r) { return l.before(r); };
+  while (chosen.size() < MTP_CENTRES_PER_STEP) {
+    const auto best = std::min_element(left.begin(), left.end(), by_rank);
+    const Centre mine = best == left.end() ? Centre() : *best;
+    MPI_Allgather(&mine, sizeof(Centre), MPI_BYTE, offers.data(), sizeof(Centre), MPI_BYTE, world);
+    const Centre next = *std::min_element(offers.begin(), offers.end(), by_rank);
+    if (next.grade <= 0) break;
+    chosen.push_back(next);
+    const auto too_close = [&](const Centre &other) {
+      const double vector[3] = {other.x[0] - next.x[0], other.x[1] - next.x[1], other.x[2] - next.x[2]};
+      return near.any(vector);
+    };
+    left.erase(std::remove_if(left.begin(), left.end(), too_close), left.end());
+  }
+  return chosen;
+}
+
+// The most extrapolative stay, alike on all ranks because grades and room are those of all ranks.
+void PairMTPExtrapolation::keep(std::int64_t room, double grade, const std::function<mtp::Flagged()> &taken)
+{
+  auto &kept = live->flagged;
+  if (room >= 1) {
+    kept.push_back(taken());
+    return;
+  }
+  const auto least = std::min_element(kept.begin(), kept.end(), [](const auto &l, const auto &r) { return l.grade < r.grade; });
+  if (least != kept.end() && least->grade < grade) *least = taken();
+  live->n_dropped++;
+}
+
+mtp::Flagged PairMTPExtrapolation::configuration(double grade) const
+{
+  mtp::Flagged kept = nothing_yet(grade);
+  for (int i = 0; i < atom->nlocal; i++) add_atom(kept, i, atom->x[i]);
+  return kept;
+}
+
+mtp::Flagged PairMTPExtrapolation::neighbourhood(const Centre &centre, double radius) const
+{
+  mtp::Flagged kept = nothing_yet(centre.grade);
+  kept.centre = static_cast<std::int64_t>(centre.tag);
+  const Images within(*domain, radius);
+  for (int i = 0; i < atom->nlocal; i++) {
+    const double *const x = atom->x[i], vector[3] = {x[0] - centre.x[0], x[1] - centre.x[1], x[2] - centre.x[2]};
+    within.of(vector, [&](const double *image) { add_atom(kept, i, image); });
+  }
+  return kept;
+}
+
+mtp::Flagged PairMTPExtrapolation::nothing_yet(double grade) const
+{
+  mtp::Flagged kept;
   const double *const h = domain->h;    // xx yy zz yz xz xy
   const double cell[9] = {h[0], 0, 0, h[5], h[1], 0, h[4], h[3], h[2]};
   kept.step = update->ntimestep;
@@ -178,15 +247,46 @@ mtp::FlaggedConfiguration PairMTPExtrapolation::snapshot(double grade) const
   std::copy(cell, cell + 9, kept.cell);
   std::copy(domain->boxlo, domain->boxlo + 3, kept.origin);
   std::copy(domain->periodicity, domain->periodicity + 3, kept.periodic);
-  const int n = atom->nlocal;
-  if (atom->tag_enable) kept.tags.assign(atom->tag, atom->tag + n);
-  kept.tags.resize(n);
-  kept.grades.assign(gamma.begin(), gamma.begin() + n);
-  for (int i = 0; i < n; i++) {
-    kept.species.push_back(species_of_type[atom->type[i]]);
-    kept.positions.insert(kept.positions.end(), atom->x[i], atom->x[i] + 3);
-  }
   return kept;
+}
+
+// Also those of other styles, species -1
+void PairMTPExtrapolation::add_atom(mtp::Flagged &kept, int i, const double *position) const
+{
+  kept.tags.push_back(atom->tag_enable ? atom->tag[i] : 0);
+  kept.species.push_back(species_of_type[atom->type[i]]);
+  kept.grades.push_back(gamma[i]);
+  kept.positions.insert(kept.positions.end(), position, position + 3);
+}
+
+void PairMTPExtrapolation::watch(double select_above, double break_above)
+{
+  const std::lock_guard<std::mutex> lock(live->mutex);
+  live->select_above = select_above;
+  live->break_above = break_above;
+  live->capacity = 0;
+}
+
+bigint PairMTPExtrapolation::break_step() const
+{
+  const std::lock_guard<std::mutex> lock(live->mutex);
+  return live->break_step;
+}
+
+bool PairMTPExtrapolation::watched() const
+{
+  int any;
+  {
+    const std::lock_guard<std::mutex> lock(live->mutex);
+    any = live->select_above > 0;
+  }
+  MPI_Allreduce(MPI_IN_PLACE, &any, 1, MPI_INT, MPI_MAX, world);
+  return any;
+}
+
+bool PairMTPExtrapolation::trusted() const
+{
+  return last_graded == update->ntimestep && none_passes;
 }
 
 // A run ends here.

@@ -14,6 +14,10 @@
 
 #include "../core/grader.hpp"
 
+#include <cstdint>
+#include <functional>
+#include <vector>
+
 namespace LAMMPS_NS {
 
 class PairMTPExtrapolation : public PairMTP {
@@ -31,6 +35,16 @@ class PairMTPExtrapolation : public PairMTP {
   bigint graded_step() const { return last_graded; }
   const double *grades() const { return gamma.data(); }
   double highest_grade() const { return highest; }
+
+  // For fix mtp/rollback. watched: collective; whether a driver watches this style, on any rank. trusted: whether grades of this step are known and
+  // none passes the watch's threshold, alike on all ranks. ask_for_grades: in the next force computation.
+  // watch: as a driver does, with nothing kept. break_step: -1 if no run was ended.
+  void watch(double select_above, double break_above);
+  bigint break_step() const;
+  bool watched() const;
+  bool trusted() const;
+  void ask_for_grades() { asked = true; }
+  void forget_grades() { last_graded = -1; }
   bool grades_configurations() const;
 
  protected:
@@ -45,12 +59,14 @@ class PairMTPExtrapolation : public PairMTP {
     bigint n_atoms = 0;
   };
 
-  int gamma_flag = 0;           // set to 1 by `fix pair` for the steps that want grades
+  int gamma_flag = 0;    // set to 1 by `fix pair` for the steps that want grades
+  bool asked = false;
   bool grading = false;         // whether the step under way computes them
   bool stopped_run = false;     // by this style, which then lets later runs start
   std::vector<double> gamma;    // [nmax]
   double highest = 0;           // over all ranks
   bigint last_graded = -1;
+  bool none_passes = true;    // the watch's threshold, when last graded
   std::unique_ptr<mtp::Grader> grader;
   std::vector<Rows> rows;    // [thread]
 
@@ -59,7 +75,17 @@ class PairMTPExtrapolation : public PairMTP {
   void end_grades();
   double configuration_grade();
   void report();
-  mtp::FlaggedConfiguration snapshot(double grade) const;
+
+  struct Centre {
+    double grade = 0, tag = 0, x[3] = {};
+    bool before(const Centre &other) const;
+  };
+  std::vector<Centre> choose_centres(double select_above) const;
+  void keep(std::int64_t room, double grade, const std::function<mtp::Flagged()> &taken);
+  mtp::Flagged configuration(double grade) const;
+  mtp::Flagged neighbourhood(const Centre &centre, double radius) const;
+  mtp::Flagged nothing_yet(double grade) const;
+  void add_atom(mtp::Flagged &kept, int i, const double *position) const;
 };
 
 }    // namespace LAMMPS_NS

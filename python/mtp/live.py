@@ -7,6 +7,7 @@ import ctypes
 from dataclasses import dataclass
 
 import numpy as np
+from ase import Atoms
 
 from mtp.library import NULL, call, doubles, ffi, int32s, int64s
 from mtp.potential import Potential
@@ -22,17 +23,21 @@ class LiveFacts:
     n_dropped: int
     break_step: int | None
     highest_grade: float
+    histogram: list[int]
 
 
 @dataclass(frozen=True)
 class Flagged:
-    """This rank's n atoms of a configuration whose highest grade (over all ranks) passed the threshold.
+    """This rank's n atoms of a configuration, or of the neighbourhood of an atom, whose grade passed the threshold.
 
-    tags: (n,) LAMMPS atom IDs; species: (n,) indices; positions: (n, 3) Å; grades: (n,); cell: (3, 3) rows, Å;
-    origin: (3,); periodic: (3,) bool.
+    centre: LAMMPS ID of the neighbourhood's centre, None for a configuration; grade: the centre's, or the highest of
+    the configuration over all ranks; tags: (n,) LAMMPS IDs; species: (n,) indices, -1: of another style; positions:
+    (n, 3) Å, in a neighbourhood from its centre; grades: (n,); cell: (3, 3) rows of the run's box, Å; origin: (3,);
+    periodic: (3,) bool.
     """
 
     step: int
+    centre: int | None
     grade: float
     cell: np.ndarray
     origin: np.ndarray
@@ -54,14 +59,22 @@ class LiveStyle:
         raw = ffi.new("mtp_live_facts *")
         call("live_get_facts", self.handle, raw)
         values = {name: getattr(raw, name) for name in LiveFacts.__dataclass_fields__}
-        return LiveFacts(**{**values, "break_step": None if raw.break_step < 0 else raw.break_step})
+        values["break_step"] = None if raw.break_step < 0 else raw.break_step
+        return LiveFacts(**{**values, "histogram": list(raw.histogram)})
 
-    def watch(self, select: float, break_above: float = np.inf, capacity: int = 1000) -> None:
-        """Keep configurations with a grade above `select`, at most `capacity`; end the run above `break_above`."""
-        call("live_watch", self.handle, select, break_above, capacity)
+    def watch(
+        self, select: float, break_above: float = np.inf, capacity: int = 1000, radius: float | None = None
+    ) -> None:
+        """Keep what has a grade above `select`, at most `capacity`; end the run above `break_above`.
+
+        Whole configurations are kept, or, where `radius` (Å) is given and the active set is of neighbourhood mode, all
+        atoms and images within it of each atom that passes `select`, except of those closer than the cutoff to one
+        that is kept already of the same step; see `mtp_live_watch` in mtp.h.
+        """
+        call("live_watch", self.handle, select, break_above, capacity, radius or 0.0)
 
     def flagged(self) -> list[Flagged]:
-        """The configurations kept since the last `clear`, this rank's atoms of each."""
+        """What was kept since the last `clear`, this rank's atoms of each."""
         kept = []
         for index in range(self.facts.n_flagged):
             raw = ffi.new("mtp_flagged *")
@@ -82,6 +95,7 @@ class LiveStyle:
             kept.append(
                 Flagged(
                     step=raw.step,
+                    centre=None if raw.centre < 0 else raw.centre,
                     grade=raw.grade,
                     cell=np.array(list(raw.cell)).reshape(3, 3),
                     origin=np.array(list(raw.origin)),
@@ -95,7 +109,7 @@ class LiveStyle:
         return kept
 
     def clear(self) -> None:
-        """Forget the kept configurations, the highest grade and the break."""
+        """Forget what is kept, the highest grade and the break."""
         call("live_clear", self.handle)
 
     def set_potential(self, potential: Potential) -> None:
@@ -117,3 +131,42 @@ def styles(lammps=None) -> list[LiveStyle]:
         return found
     address = ctypes.cast(lammps.lmp, ctypes.c_void_p).value
     return [style for style in found if style.facts.lammps == address]
+
+
+def gather_flagged(style: LiveStyle, species: list[str], comm) -> list[Atoms]:
+    """What a pair style kept, put together from all ranks of `comm`, on rank 0 (elsewhere empty). Collective.
+
+    Configurations come with their atoms in the order of the LAMMPS IDs; info has "step" and "grade". Neighbourhoods
+    have no cell, and their atoms are ordered by the distance from the centre, which is the first and stands at the
+    origin; info has in addition "centre" (its index, 0), "tag" (its LAMMPS ID) and "run_cell" ((3, 3), the run's box).
+    Arrays have "grade". Atoms of other pair styles are "X".
+    """
+    parts = comm.gather(style.flagged())
+    if comm.rank != 0:
+        return []
+    return [_together(pieces, species) for pieces in zip(*parts, strict=True)]
+
+
+def _together(pieces: tuple[Flagged, ...], species: list[str]) -> Atoms:
+    first = pieces[0]
+    tags, kinds, positions, grades = (
+        np.concatenate([getattr(piece, name) for piece in pieces])
+        for name in ("tags", "species", "positions", "grades")
+    )
+    info = {"step": first.step, "grade": first.grade}
+    if first.centre is None:
+        order = np.argsort(tags)
+        box = {"cell": first.cell, "pbc": first.periodic}
+        positions = positions - first.origin
+    else:
+        # distances that a symmetry makes equal differ by rounding: 1e-9 Å
+        distances = np.round(np.linalg.norm(positions, axis=1), 9)
+        order = np.lexsort((*np.round(positions, 9).T, tags, distances))
+        box = {}
+        info |= {"centre": 0, "tag": first.centre, "run_cell": first.cell}
+    atoms = Atoms(
+        [species[kind] if kind >= 0 else "X" for kind in kinds[order]], positions=positions[order], info=info, **box
+    )
+    atoms.wrap()
+    atoms.arrays["grade"] = grades[order]
+    return atoms

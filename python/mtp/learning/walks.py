@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a learning loop sends through the space of configurations, and what it brings back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from mtp.potential import Potential
+
+GRADES = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)  # ends of the bins of a histogram; the last one is open
+
+
+@dataclass
+class Passage:
+    """A piece of a walk under one potential.
+
+    title: of the walk. begin, end: steps. highest_grade, histogram: over all graded steps; the histogram counts them by
+    the highest grade of each, between the GRADES. break_step: where it was stopped; None where it was not. failure:
+    what the engine said if it failed. n_dropped: above `select`, but beyond the capacity. flagged: what was kept, on
+    the group's first rank: configurations with "step" and "grade" in their info, or neighbourhoods (see
+    mtp.live.gather_flagged). finished: whether this was the walk's last piece.
+    """
+
+    title: str
+    begin: int
+    end: int
+    highest_grade: float = 0.0
+    histogram: list[int] = field(default_factory=lambda: [0] * (len(GRADES) + 1))
+    break_step: int | None = None
+    failure: str | None = None
+    n_dropped: int = 0
+    flagged: list[Atoms] = field(default_factory=list)
+    finished: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing keeps the walk from going on."""
+        return self.break_step is None and self.failure is None
+
+    def record(self) -> dict:
+        """What rounds.json keeps of it."""
+        return {**vars(self), "highest_grade": float(self.highest_grade), "flagged": len(self.flagged)}
+
+
+class Walk(ABC):
+    """Something to explore, from a beginning to an end, in pieces between which the potential may be exchanged.
+
+    All methods are collective over the ranks of the group that walks. A walk is begun again and again, and may be
+    another one at each turn (other velocities); the same turn is the same walk.
+    """
+
+    title: str
+
+    @abstractmethod
+    def begin(self, potential: Potential, path: Path, turn: int) -> None:
+        """Be at the beginning. path: a file of the potential, which every rank can read. Raises Error where the walk
+        cannot be begun, on all ranks alike."""
+
+    @abstractmethod
+    def go_on(self, steps: int | None = None) -> Passage:
+        """Walk on: to the end, at most so many steps, or until a grade passes `break` or the engine fails."""
+
+    @abstractmethod
+    def take(self, potential: Potential, path: Path) -> int | None:
+        """Take another potential; after a break, go back to the last step that was trusted and give its number. After
+        a failure be at the beginning (and give 0)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the engine. The walk can be begun again."""
+
+
+def histogram(grades: Iterable[float]) -> list[int]:
+    """How many grades lie between the GRADES."""
+    places = np.searchsorted(GRADES, np.fromiter(grades, dtype=float), side="left")
+    return np.bincount(places, minlength=len(GRADES) + 1).tolist()
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed that LAMMPS takes, of some numbers."""
+    return 1 + hash(numbers) % 900000000

@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Walks: each turn begins alike, what is flagged is what LAMMPS had, new potentials arrive, a walk goes on after a break
+as the run that it was, and LAMMPS in this process and elsewhere meet the same."""
+
+import sys
+from pathlib import Path
+
+import mpi4py.MPI as MPI
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from mtp.configurations import write
+from mtp.errors import Error
+from mtp.learning.files import FileWalk
+from mtp.learning.memory import MemoryWalk
+from mtp.learning.scripts import going_on, marked, scripts, write_data
+from mtp.learning.walks import GRADES, histogram
+from mtp.potential import Potential
+from mtp.settings import Exploration, Selection
+from mtp.structures import explored
+
+SPECIES = ["C", "Si"]
+SI = {"diamond": bulk("Si", cubic=True), "two atoms, cutoff beyond the cell, not as LAMMPS wants it": bulk("Si")}
+LMP = f'"{Path(sys.executable).parent / "lmp"}"'
+
+
+def rattled(atoms: Atoms, seed: int, step: float = 0.15) -> Atoms:
+    atoms = atoms.copy()
+    atoms.positions += np.random.default_rng(seed).normal(0, step, (len(atoms), 3))
+    return atoms
+
+
+def weak_potential(mode: str) -> Potential:
+    """Forces of meV/Å hardly disturb the flight of the atoms, so any run is stable. The active set is a thousandth
+    of the true one, so that every configuration is flagged."""
+    potential = Potential.new(level=6, species=SPECIES, cutoff=4.5, min_distance=1.5, n_chebyshev=6)
+    potential.parameters = 1e-2 * np.random.default_rng(3).normal(0, 0.3, potential.facts.n_parameters)
+    configurations = [rattled(bulk("SiC", "zincblende", a=4.8, cubic=True), seed) for seed in range(30)]
+    potential.select(configurations, mode)
+    potential.set_active_set(1e-3 * potential.active_set, mode)
+    return potential
+
+
+def scaled(potential: Potential, parameters: float, active_set: float) -> Potential:
+    other = potential.copy()
+    other.parameters = parameters * potential.parameters
+    other.set_active_set(active_set * potential.active_set, potential.facts.active_set)
+    return other
+
+
+@pytest.fixture(scope="module", params=["neighbourhood", "configuration"])
+def potential(request):
+    return weak_potential(request.param)
+
+
+@pytest.fixture
+def walk(potential, tmp_path):
+    """Makes walks, begun with the potential (or another), that flag every step, or as told."""
+    made = []
+
+    def make(atoms, kind="memory", selection=None, seed=4, turn=0, begun_with=None, **exploration):
+        number = len(made)
+        exploration = {"temperatures": [300.0], "steps": 20, **exploration}
+        exploration = {key: value for key, value in exploration.items() if value is not None}
+        write(tmp_path / "structure.extxyz", [atoms])
+        found = Exploration(file=tmp_path / "structure.extxyz", **exploration)
+        data = tmp_path / f"structure_{number}.data"
+        write_data(data, explored(found, SPECIES), SPECIES)
+        (script,) = scripts(found, data, SPECIES)
+        return make.of_script(script, kind, selection, seed, turn, begun_with)
+
+    def of_script(script, kind="memory", selection=None, seed=4, turn=0, begun_with=None):
+        number = len(made)
+        chosen = Selection(**{"interval": 1, "break": 1e30, **(selection or {})})
+        if kind == "memory":
+            log = tmp_path / f"log_{number}.lammps"
+            made.append(MemoryWalk(script, chosen, log, (seed,), MPI.COMM_WORLD))
+        else:
+            made.append(FileWalk(script, chosen, tmp_path / f"walk_{number}", (seed,), MPI.COMM_WORLD, LMP))
+        first = begun_with or potential
+        made[-1].begin(first, save(first, tmp_path / f"potential with a space {number}.almtp"), turn)
+        return made[-1]
+
+    make.of_script = of_script
+    yield make
+    for each in made:
+        each.close()
+
+
+def save(potential: Potential, path: Path) -> Path:
+    potential.save(path)
+    return path
+
+
+def cell_and_places(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """What a rotation leaves: edges and angles of the cell, and the fractional coordinates near the origin."""
+    places = atoms.get_scaled_positions()
+    return atoms.cell.cellpar(), places - np.round(places - 0.3)
+
+
+def final_positions(walk: MemoryWalk) -> np.ndarray:
+    return np.reshape(walk._lammps.gather_atoms("x", 1, 3), (-1, 3))
+
+
+def moved(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Differences of the positions relative to the first atom, in a cell of 5.43 Å or a little more, without its edges."""
+    shift = (found - found[0]) - (expected - expected[0])
+    return np.where(np.abs(shift) < 1, shift, np.abs(shift) - np.abs(shift).max())
+
+
+# ---- one walk
+
+
+@pytest.mark.parametrize("atoms", SI.values(), ids=SI.keys())
+def test_the_same_turn_is_the_same_walk_and_another_begins_at_the_same_place(walk, atoms):
+    atoms = rattled(atoms, 0, 0.05)
+    first, again = walk(atoms).go_on(), walk(atoms).go_on()
+    assert first.flagged[0].info["step"] == 0
+    for found, expected in zip(cell_and_places(first.flagged[0]), cell_and_places(atoms), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)  # degrees and fractions; eight digits of extxyz
+    np.testing.assert_array_equal(again.flagged[-1].positions, first.flagged[-1].positions)
+    other = walk(atoms, turn=1).go_on()
+    np.testing.assert_array_equal(other.flagged[0].positions, first.flagged[0].positions)
+    assert np.abs(other.flagged[-1].positions - first.flagged[-1].positions).max() > 1e-3
+
+
+@pytest.mark.parametrize("atoms", SI.values(), ids=SI.keys())
+@pytest.mark.parametrize("pressure", [None, 5.0])
+def test_flagged_configurations_are_whole_and_their_grades_are_python_s(walk, potential, atoms, pressure):
+    walking = walk(atoms, selection={"interval": 5}, pressure_GPa=pressure)
+    passage = walking.go_on()
+    assert passage.finished
+    assert (passage.begin, passage.end) == (0, 20)
+    assert [flagged.info["step"] for flagged in passage.flagged] == [0, 5, 10, 15, 20]
+    assert passage.highest_grade == max(flagged.info["grade"] for flagged in passage.flagged)
+    assert passage.histogram == histogram(flagged.info["grade"] for flagged in passage.flagged)
+    for flagged in passage.flagged:
+        assert list(flagged.symbols) == list(atoms.symbols)
+        assert flagged.pbc.all()
+        if pressure is None:
+            np.testing.assert_allclose(flagged.cell.cellpar(), atoms.cell.cellpar(), rtol=1e-12)
+        grades = potential.grade(flagged)
+        # both compute the same sums in another order; the inverse of the active set amplifies rounding
+        assert flagged.info["grade"] == pytest.approx(grades.maximum, rel=1e-8)
+        if grades.per_atom is not None:
+            np.testing.assert_allclose(flagged.arrays["grade"], grades.per_atom, rtol=0, atol=1e-8 * grades.maximum)
+
+
+def test_a_histogram_counts_every_grade_once():
+    assert histogram([0.5, 1.0, 1.2, 10.0, 10.1, 1e9]) == [2, 1, 0, 0, 0, 1, 1, 0, 0, 1]
+    assert len(histogram([])) == len(GRADES) + 1
+
+
+def test_a_walk_stops_at_the_break_be_it_the_start(walk):
+    walking = walk(SI["diamond"], selection={"interval": 5, "break": 2.0})
+    passage = walking.go_on()
+    assert not passage.finished
+    assert (passage.break_step, passage.end, passage.failure) == (0, 0, None)
+    assert [flagged.info["step"] for flagged in passage.flagged] == [0]
+    again = walking.go_on()
+    assert (again.break_step, again.highest_grade) == (0, passage.highest_grade)
+
+
+def test_a_walk_stops_at_the_first_grade_above_the_break(walk):
+    atoms = rattled(SI["diamond"], 1, 0.05)
+    free = walk(atoms, selection={"interval": 5}, steps=100).go_on()
+    threshold = 0.999 * free.highest_grade
+    first = next(flagged.info["step"] for flagged in free.flagged if flagged.info["grade"] > threshold)
+    stopped = walk(atoms, selection={"interval": 5, "break": threshold}, steps=100).go_on()
+    assert stopped.break_step == stopped.end == stopped.flagged[-1].info["step"] == first
+
+
+def test_at_most_the_capacity_is_kept_and_the_rest_counted(walk):
+    passage = walk(SI["diamond"], selection={"capacity": 3}).go_on()
+    assert (len(passage.flagged), passage.n_dropped) == (3, 18)  # of the start and 20 steps
+
+
+def test_a_failure_is_told_what_was_flagged_is_kept_and_the_walk_begins_again(walk, potential, tmp_path):
+    walking = walk(rattled(SI["diamond"], 1), steps=2000, timestep=50.0)
+    passage = walking.go_on()
+    assert "ERROR" in passage.failure
+    assert not passage.finished
+    assert passage.break_step is None
+    assert passage.end < 2000
+    for flagged in passage.flagged:
+        assert len(flagged) == 8
+    assert walking.take(potential, save(potential, tmp_path / "next.almtp")) == 0
+    again = walking.go_on()
+    assert (again.begin, again.end) == (0, passage.end)
+
+
+def test_pieces_of_a_walk_make_the_whole(walk):
+    whole, pieces = walk(SI["diamond"]), walk(SI["diamond"])
+    whole.go_on()
+    ends = []
+    while not (passage := pieces.go_on(8)).finished:
+        ends.append(passage.end)
+    assert ends == [8, 16]
+    # a new setup changes the order of neighbours, and with it sums in their last bit
+    np.testing.assert_allclose(moved(final_positions(pieces), final_positions(whole)), 0, atol=1e-10)
+
+
+# ---- learning on the way
+
+
+def learned_on_the_way(walking, potential, folder):
+    """A walk to its end, with another potential at each break; the breaks, and the potentials and when they came."""
+    breaks, swaps = [], [(0, potential)]
+    while not (passage := walking.go_on()).finished:
+        assert passage.failure is None
+        following = scaled(potential, 1 + 0.05 * len(swaps), 1.4 ** len(swaps))
+        step = walking.take(following, save(following, folder / f"{len(swaps)}.almtp"))
+        assert step <= passage.break_step
+        breaks.append(passage.break_step)
+        swaps.append((step, following))
+    return breaks, swaps, passage
+
+
+@pytest.fixture
+def thresholds(walk):
+    """A selection that a hot walk passes more than once."""
+    grades = [a.info["grade"] for a in walk(SI["diamond"], temperatures=[1500.0], steps=100).go_on().flagged]
+    return {"select": np.quantile(grades, 0.5), "break": np.quantile(grades, 0.7), "interval": 5}
+
+
+@pytest.mark.parametrize("pressure", [None, 1.0])
+def test_a_walk_that_has_learned_is_the_replay_with_the_same_potentials(
+    walk, potential, tmp_path, thresholds, pressure
+):
+    hot = {"temperatures": [1500.0], "steps": 200, "pressure_GPa": pressure}
+    walking = walk(SI["diamond"], selection=thresholds, **hot)
+    breaks, swaps, _ = learned_on_the_way(walking, potential, tmp_path)
+    assert len(breaks) >= 2
+    assert walking._lammps.version() > 0  # the LAMMPS object of the beginning
+
+    replay = walk(SI["diamond"], selection={**thresholds, "break": 1e30}, **hot)
+    steps = [step for step, _ in swaps[1:]] + [200]
+    for end, (begin, following) in zip(steps, swaps, strict=True):
+        replay.take(following, save(following, tmp_path / "replayed.almtp"))
+        if end > begin:
+            assert replay.go_on(end - begin).end == end
+    # the order of neighbours differs after a setup; in 200 steps of weak forces rounding grows little
+    np.testing.assert_allclose(moved(final_positions(replay), final_positions(walking)), 0, atol=1e-9)
+
+
+def test_lammps_elsewhere_meets_the_same(walk, potential, tmp_path, thresholds):
+    hot = {"temperatures": [1500.0], "steps": 200, "pressure_GPa": 1.0, "selection": thresholds}
+    found = []
+    for kind in ("memory", "files"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        walking = walk(SI["diamond"], kind=kind, **hot)
+        found.append(learned_on_the_way(walking, potential, folder))
+    (breaks, swaps, last), (breaks_elsewhere, swaps_elsewhere, last_elsewhere) = found
+    assert breaks_elsewhere == breaks
+    assert [step for step, _ in swaps_elsewhere] == [step for step, _ in swaps]
+    assert last_elsewhere.histogram == last.histogram
+    assert len(last_elsewhere.flagged) == len(last.flagged)
+    for elsewhere, here in zip(last_elsewhere.flagged, last.flagged, strict=True):
+        assert elsewhere.info["step"] == here.info["step"]
+        assert elsewhere.info["grade"] == pytest.approx(here.info["grade"], rel=1e-7)
+        np.testing.assert_allclose(elsewhere.cell, here.cell, rtol=0, atol=1e-9)
+        shift = elsewhere.get_scaled_positions() - here.get_scaled_positions()
+        np.testing.assert_allclose(shift, np.round(shift), rtol=0, atol=1e-9)
+
+
+# ---- kinds of walks
+
+
+def test_a_ramp_heats_and_a_strain_rate_strains(walk):
+    ramp = walk(
+        SI["diamond"].repeat(2), temperatures=None, ramps=[(100.0, 900.0)], steps=400, selection={"interval": 400}
+    )
+    ramp.go_on()
+    assert 500 < ramp._lammps.get_thermo("temp") < 1500  # 64 atoms scatter by some 80 K
+    strained = walk(SI["diamond"], strain_rate=(0.5, 0.0, 0.0, 0.0, 0.0, 0.2), steps=100, selection={"interval": 100})
+    last = strained.go_on().flagged[-1].cell
+    a = SI["diamond"].cell[0, 0]
+    # the box of step 99: it is strained at the end of each step
+    expected = [(1 + 0.5 * 0.099) * a, a, 0.2 * 0.099 * a]
+    np.testing.assert_allclose([last[0, 0], last[1, 1], last[1, 0]], expected, rtol=0, atol=1e-6)
+
+
+def test_temperatures_and_pressures_make_as_many_walks():
+    crystal = {"name": "Si", "structure": "diamond", "a": 5.43}
+    exploration = Exploration(
+        crystal=crystal, temperatures=[300, 600], ramps=[(300, 900)], pressure_GPa=[0.0, 5.0], steps=10
+    )
+    titles = [script.title for script in scripts(exploration, Path("a.data"), ["Si"])]
+    ramp = ["300 to 900 K, 0 GPa", "300 to 900 K, 5 GPa"]
+    assert titles == ["300 K, 0 GPa", "300 K, 5 GPa", "600 K, 0 GPa", "600 K, 5 GPa", *ramp]
+
+
+# ---- inputs of users
+
+INPUT = """
+units metal
+atom_style atomic
+lattice diamond 5.43
+region box block 0 1 0 1 0 1
+create_box 1 box
+create_atoms 1 &
+    box
+mass 1 28.085
+variable repeated loop 3
+label again
+next repeated
+jump SELF again
+# mtp: potential Si
+velocity all create 600 ${seed}
+timestep 0.001
+fix 1 all nve
+fix 2 all langevin 600 600 0.1 ${seed}
+dump 1 all custom 10 user.dump id x
+# mtp: run 40
+print "after the run" file after.txt
+"""
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_a_user_s_input_runs_untouched(walk, tmp_path, kind):
+    (tmp_path / "user.in").write_text(INPUT)
+    script = marked(tmp_path / "user.in", SPECIES)
+    assert (script.title, script.steps, script.elements) == ("user.in", 40, ["Si"])
+    passage = walk.of_script(script, kind, {"interval": 10}).go_on()
+    assert passage.finished
+    assert [flagged.info["step"] for flagged in passage.flagged] == [0, 10, 20, 30, 40]
+    assert str(passage.flagged[0].symbols) == "Si8"
+    assert (tmp_path / "after.txt").read_text() == "after the run\n"
+    assert (tmp_path / "user.dump").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("# mtp: potential Si", ""), "wants two marks"),
+        (("# mtp: run 40", "# mtp: run"), "wants the number of steps"),
+        (("# mtp: potential Si", "# mtp: potential Ge"), "user.in:14: Ge is not among"),
+        (("# mtp: run 40", "# mtp: run 40\n# mtp: run 40"), "wants two marks"),
+    ],
+)
+def test_marks_that_make_no_sense_are_refused(tmp_path, change, says):
+    (tmp_path / "user.in").write_text(INPUT.replace(*change))
+    with pytest.raises(Error, match=says):
+        marked(tmp_path / "user.in", SPECIES)
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_fixes_that_cannot_be_rolled_back_are_refused_by_name(walk, tmp_path, kind):
+    (tmp_path / "user.in").write_text(
+        INPUT.replace("fix 1 all nve", "fix 1 all nve\nfix 3 all ave/time 1 1 10 c_thermo_pe")
+    )
+    passage = walk.of_script(marked(tmp_path / "user.in", SPECIES), kind).go_on()
+    assert "fix 3 of style ave/time cannot be rolled back" in passage.failure
+
+
+def test_commands_that_fail_are_told_with_lammps_own_words(walk, tmp_path):
+    (tmp_path / "user.in").write_text(INPUT.replace("mass 1", "maass 1"))
+    with pytest.raises(Error, match="user.in: LAMMPS: ERROR: Unknown command: maass"):
+        walk.of_script(marked(tmp_path / "user.in", SPECIES))
+
+
+def test_a_run_goes_on_without_what_makes_or_changes_atoms():
+    text = "units metal\nread_data a &\n  nocoeff\nmass 1 1\nvelocity all create 1 1\ncreate_box 1 x\n"
+    assert going_on(text, Path("r")) == 'units metal\nread_restart "r"\nmass 1 1\n'
+    assert going_on("velocity all zero\nfix 1 all nve\n", None) == "fix 1 all nve\n"
+    with pytest.raises(Error, match="no command makes a box"):
+        going_on("include all.in\n", Path("r"))
+
+
+def test_structures_that_are_not_periodic_or_have_other_elements_are_refused(tmp_path):
+    slab = SI["diamond"].copy()
+    slab.pbc = [True, True, False]
+    with pytest.raises(Error, match="periodic in three directions; add vacuum"):
+        write_data(tmp_path / "data", slab, SPECIES)
+    with pytest.raises(Error, match="periodic in three directions"):
+        write_data(tmp_path / "data", Atoms("Si", pbc=True), SPECIES)
+    with pytest.raises(Error, match="Ge"):
+        write_data(tmp_path / "data", bulk("Ge", cubic=True), SPECIES)
