@@ -174,6 +174,8 @@ class Target(Section):
         if (self.function is None) == (self.command is None):
             raise ValueError("give either a `function` or a `command`")
         return self
+
+
 class Cutting(Section):
     """How small cells are cut out of large runs (mtp.cutting), around one atom each.
 
