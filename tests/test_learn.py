@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -291,30 +292,88 @@ MOMENTS = {
 }
 
 
-def test_a_loop_that_is_killed_again_and_again_ends_like_one_that_was_not(mtp, tmp_path):
-    places = {name: tmp_path / name for name in ("killed", "whole")}
-    for place in places.values():
-        place.mkdir()
-        settings(place, SILICON % ase_labeller("Slow", workers=2), ("steps = 300", "steps = 1000"))
-    learned(mtp(places["whole"], "learn", "learn.toml", SLOW="0"))
+def killed(folder: Path, moment, ranks: int = 1, signum: int = signal.SIGKILL) -> None:
+    """Start the loop, wait for the moment, and kill it, with several ranks one of them."""
+    launcher = [BIN / "mpiexec", "-n", str(ranks)] if ranks > 1 else []
+    loop = subprocess.Popen(
+        [*launcher, BIN / "mtp", "learn", "learn.toml"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while loop.poll() is None and not moment(folder):
+        time.sleep(0.01)
+    pid = loop.pid if ranks == 1 else members(loop.pid)[-1]
+    with suppress(ProcessLookupError):
+        os.kill(pid, signum)
+    loop.wait(60)
 
+
+def members(launcher: int) -> list[int]:
+    """The ranks that an mpiexec has started: those of its children's children that run mtp."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (process / "cmdline").read_bytes()
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            grandparent = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1])
+            if launcher in (parent, grandparent) and b"learn.toml" in command and b"mpiexec" not in command:
+                found.append(int(process.name))
+    return sorted(found)
+
+
+def test_a_loop_that_is_killed_at_its_weak_moments_converges_all_the_same(mtp, tmp_path):
+    settings(tmp_path, SILICON % ase_labeller("Slow", workers=2), ("steps = 300", "steps = 1000"))
     rng = np.random.default_rng(5)
-    killed = places["killed"]
     for moment in MOMENTS.values():
-        loop = subprocess.Popen([BIN / "mtp", "learn", "learn.toml"], cwd=killed, stdout=subprocess.DEVNULL)
-        while loop.poll() is None and not moment(killed):
-            time.sleep(0.01)
+        killed(tmp_path, moment)
         time.sleep(rng.uniform(0, 0.05))
-        loop.send_signal(signal.SIGKILL)
-        loop.wait()
-    learned(mtp(killed, "learn", "learn.toml"))
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    dataset, rounds = consistent(tmp_path / "run")
+    assert len(rounds) > 1
+    assert dataset.failures() == []
 
-    found, expected = (consistent(place / "run") for place in places.values())
-    # no walk that had learned was cut short here, so that the same walks led to the same potentials
-    keys = ("labelled", "failed", "flagged", "selected", "converged")
-    assert [[r[key] for key in keys] for r in found[1]] == [[r[key] for key in keys] for r in expected[1]]
-    potentials = [Potential.load(place / "run" / "potential.mtp").parameters for place in places.values()]
-    np.testing.assert_array_equal(*potentials)
+
+@pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_loop_that_is_killed_at_any_moment_converges_all_the_same(mtp, tmp_path, n_kills):
+    settings(tmp_path, SILICON % ase_labeller("Slow", workers=2), ("[600]", "[900]"), ("steps = 300", "steps = 1000"))
+    rng = np.random.default_rng(n_kills)
+    for _ in range(n_kills):
+        end = time.monotonic() + rng.uniform(1, 8)
+        killed(tmp_path, lambda folder, end=end: time.monotonic() > end)
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    consistent(tmp_path / "run")
+
+
+def test_a_rank_that_is_killed_ends_all_and_the_loop_goes_on_later(mtp, tmp_path):
+    settings(tmp_path, SILICON % TERSOFF, ("[600]", "[900]"))
+    killed(tmp_path, MOMENTS["while exploring"], ranks=2)
+    settings(tmp_path, SILICON % TERSOFF, ("[600]", "[900]"))
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    consistent(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["state.json", "rounds.json", "settings.json", "starts.json"])
+@pytest.mark.parametrize("content", ["", '{"round": 1', "[1]", '"text"'])
+def test_a_damaged_file_is_named_and_can_be_moved_away(mtp, tmp_path, begun, name, content):
+    settings(tmp_path, SILICON % TERSOFF)
+    if name == "starts.json" and content == "[1]":
+        return  # any list may be gone on with
+    (tmp_path / "run" / name).write_text(content)
+    refused(mtp(tmp_path, "learn", "learn.toml"), f"run/{name}: damaged: ", "Move it away")
+
+
+def test_a_loop_goes_on_without_its_state(mtp, tmp_path, begun):
+    settings(tmp_path, SILICON % TERSOFF)
+    (tmp_path / "run" / "state.json").unlink()
+    (tmp_path / "run" / "starts.json").unlink()
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    consistent(tmp_path / "run")
+
+
+def test_a_machine_without_the_reference_potential_says_so(mtp, tmp_path):
+    settings(tmp_path, SILICON % TERSOFF, ("SiC.tersoff", "absent.tersoff"))
+    refused(mtp(tmp_path, "learn", "learn.toml"), "candidates of round 0 could be labelled", "absent.tersoff")
 
 
 def test_candidates_of_a_round_that_was_cut_short_do_not_stay(mtp, tmp_path, begun):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Walks: each turn begins alike, what is flagged is what LAMMPS had, new potentials arrive, a walk goes on after a break
-as the run that it was, and LAMMPS in this process and elsewhere meet the same."""
+"""Walks: turns begin alike, what is flagged is what LAMMPS had, a walk goes on after a break as the run that it was,
+and LAMMPS in this process and elsewhere meet the same."""
 
 import sys
 from pathlib import Path
@@ -105,7 +105,7 @@ def final_positions(walk: MemoryWalk) -> np.ndarray:
 
 
 def moved(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Differences of the positions relative to the first atom, in a cell of 5.43 Å or a little more, without its edges."""
+    """Differences of the positions relative to the first atom, less the edges of a cell of 5.43 Å or a little more."""
     shift = (found - found[0]) - (expected - expected[0])
     return np.where(np.abs(shift) < 1, shift, np.abs(shift) - np.abs(shift).max())
 

@@ -282,6 +282,7 @@ void FixMTPRollback::put_back_fixes()
     if (!fixes[k]->restart_global) continue;
     int size = static_cast<int>(state.global.size());
     MPI_Bcast(&size, 1, MPI_INT, 0, world);
+    if (size < static_cast<int>(sizeof(int))) continue;    // it wrote nothing
     std::vector<char> global = state.global;
     global.resize(size);
     MPI_Bcast(global.data(), size, MPI_CHAR, 0, world);

@@ -35,6 +35,7 @@ class PairMTPExtrapolation : public PairMTP {
   bigint graded_step() const { return last_graded; }
   const double *grades() const { return gamma.data(); }
   double highest_grade() const { return highest; }
+  bool grades_configurations() const;
 
   // For fix mtp/rollback. watched: collective; whether a driver watches this style, on any rank. trusted: whether grades of this step are known and
   // none passes the watch's threshold, alike on all ranks. ask_for_grades: in the next force computation.
@@ -45,7 +46,6 @@ class PairMTPExtrapolation : public PairMTP {
   bool trusted() const;
   void ask_for_grades() { asked = true; }
   void forget_grades() { last_graded = -1; }
-  bool grades_configurations() const;
 
  protected:
   void require(const mtp::Potential &potential, const std::string &name) override;

