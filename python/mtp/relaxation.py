@@ -42,23 +42,20 @@ class Descent:
     """A structure on its way down. The cell relaxes where the goal wants it and all directions are periodic.
 
     Attributes: step, energy (eV), forces, virial, grade (NaN without an active set) of the last evaluation; relaxed:
-    whether the goal is reached there; halted: whether someone has stopped it; failure: why it could not be evaluated.
+    whether the goal is reached there; ended: whether it has gone as far as the goal allows; halted: whether someone has
+    stopped it; failure: why it could not be evaluated.
     """
 
     def __init__(self, atoms: Atoms, species: np.ndarray, goal: Goal) -> None:
         self.atoms, self.species, self.goal = atoms, species, goal
         self.moves_cell = goal.cell and bool(all(atoms.pbc))
-        self.step, self.relaxed, self.halted, self.failure = 0, False, False, None
+        self.step, self.relaxed, self.ended, self.halted, self.failure = 0, False, False, False, None
         self.energy = self.grade = np.nan
         self.place = np.concatenate([atoms.positions, len(atoms) * np.eye(3)])
         self._rest()
 
     def __len__(self) -> int:
         return len(self.species)
-
-    @property
-    def done(self) -> bool:
-        return self.relaxed or self.step >= self.goal.steps
 
     @property
     def positions(self) -> np.ndarray:
@@ -131,7 +128,7 @@ def go_down(
 ) -> None:
     """Take all structures to their goals, or until they may not go on, which is asked wherever one is evaluated, or
     cannot be evaluated any more (`failure`). With an active set they are graded at every step."""
-    active = [descent for descent in several if not descent.halted and not descent.relaxed]
+    active = [descent for descent in several if not descent.halted and not descent.ended]
     while active:
         for batch in batches(active):
             _evaluate(potential, batch)
@@ -139,7 +136,9 @@ def go_down(
         for descent in active:
             if descent.failure is not None or not may_go_on(descent):
                 descent.halted = True
-            elif not descent.done:
+            elif descent.relaxed or descent.step >= descent.goal.steps:
+                descent.ended = True
+            else:
                 descent.descend()
                 moving.append(descent)
         active = moving
