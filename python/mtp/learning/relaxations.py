@@ -14,6 +14,7 @@ from ase.units import GPa
 from mtp import configurations
 from mtp.configurations import check_distances, types
 from mtp.errors import Error
+from mtp.learning.folder import relaxed_file
 from mtp.learning.ranks import politely
 from mtp.learning.walks import Passage, Walk, histogram
 from mtp.potential import Potential
@@ -45,7 +46,7 @@ def plan(relaxation: Relaxation, number: int, species: list[str]) -> Plan:
         relaxation.cell,
     )
     what = "relaxation" if relaxation.steps else "grades"
-    return Plan(f"{what} of {relaxation.file.name}", structures, goal, f"relaxed_{number}.extxyz")
+    return Plan(f"{what} of {relaxation.file.name}", structures, goal, relaxed_file(number))
 
 
 class RelaxationWalk(Walk):
