@@ -56,6 +56,7 @@ commands = {commands}
 select = {select}
 break = {break_above}
 per_round = 100
+capacity = 1000
 
 [[relaxation]]
 file = "prototypes.extxyz"

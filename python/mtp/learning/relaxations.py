@@ -100,9 +100,9 @@ class RelaxationWalk(Walk):
         self._steps = passage.end
         passage.highest_grade = max(found.highest_grade for found in everyone)
         passage.histogram = np.sum([found.histogram for found in everyone], axis=0).tolist()
-        flagged = sorted((a for found in everyone for a in found.flagged), key=lambda atoms: -atoms.info["grade"])
-        passage.flagged = flagged[: self.selection.capacity] if self.comm.rank == 0 else []
-        passage.n_dropped = max(0, len(flagged) - self.selection.capacity)
+        flagged = sorted((a for found in everyone for a in found.flagged), key=_first)[: self.selection.capacity]
+        passage.flagged = flagged if self.comm.rank == 0 else []
+        passage.n_dropped = sum(found.n_kept for found in everyone) - len(flagged)
         failures = [failure for found in everyone for failure in found.failures]
         if any(found.n_stopped for found in everyone):
             passage.break_step = passage.end
@@ -128,7 +128,8 @@ class _Found:
     highest_grade: float
     histogram: list[int]
     n_stopped: int
-    flagged: list[Atoms]
+    n_kept: int
+    flagged: list[Atoms]  # of those kept, the most extrapolative
     failures: list[str]
 
 
@@ -149,13 +150,19 @@ class _Watch:
         elif key not in self.kept or grade > self.kept[key].info["grade"]:
             atoms = descent.configuration()
             name = f"{descent.step} of structure {self.numbers[key] + 1}"
-            atoms.info = {"grade": grade, "step": name, "given": descent.step == 0}
+            atoms.info = {"grade": grade, "step": name, "given": descent.step == 0, "number": self.numbers[key]}
             self.kept[key] = atoms
         return grade <= self.selection.break_above
 
     def found(self, several: list[Descent]) -> _Found:
-        flagged = sorted(self.kept.values(), key=lambda atoms: -atoms.info["grade"])[: self.selection.capacity]
+        flagged = sorted(self.kept.values(), key=_first)[: self.selection.capacity]
         failures = [descent.failure for descent in several if descent.failure is not None]
         stopped = sum(descent.halted for descent in several)
         highest = max(self.grades, default=0.0)
-        return _Found(len(self.grades), highest, histogram(self.grades), stopped, flagged, failures)
+        grades = histogram(self.grades)
+        return _Found(len(self.grades), highest, grades, stopped, len(self.kept), flagged, failures)
+
+
+def _first(atoms: Atoms) -> tuple[float, int]:
+    """Order of what is flagged, whatever rank met it."""
+    return -atoms.info["grade"], atoms.info["number"]
