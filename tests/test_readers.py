@@ -423,8 +423,9 @@ def test_dumps_give_the_same_configuration_in_any_units_and_columns(tmp_path, un
     precise = "dump_modify d format float %.12g"
     path = lammps_dump(tmp_path, units, columns, "a.lammpstrj", precise)
     found = read(path, ["Ni", "O"], lammps_units=units)
-    assert len(found) == 2
+    assert [atoms.info["step"] for atoms in found] == [0, 5]
     for atoms in found:
+        assert atoms.arrays["id"].tolist() == list(range(1, 13))
         known = labels(atoms, need=["forces"])
         assert known.energy is None
         assert atoms.pbc.all()

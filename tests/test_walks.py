@@ -149,7 +149,7 @@ def test_flagged_configurations_are_whole_and_their_grades_are_python_s(walk, po
 
 
 def test_a_histogram_counts_every_grade_once():
-    assert histogram([0.5, 1.0, 1.2, 10.0, 10.1, 1e9]) == [2, 1, 0, 0, 0, 1, 1, 0, 0, 1]
+    assert histogram([0.5, 1.001, 1.2, 10.0, 10.1, 1e9]) == [2, 1, 0, 0, 0, 1, 1, 0, 0, 1]
     assert len(histogram([])) == len(GRADES) + 1
 
 

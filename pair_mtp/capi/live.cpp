@@ -76,7 +76,7 @@ void LiveStyle::set_model(std::shared_ptr<const Model> next)
 
 void LiveStyle::count(double highest)
 {
-  constexpr std::array<double, 9> ends = {1, 1.5, 2, 3, 5, 10, 20, 50, 100};
+  constexpr std::array<double, 9> ends = {1.001, 1.5, 2, 3, 5, 10, 20, 50, 100};
   histogram[std::lower_bound(ends.begin(), ends.end(), highest) - ends.begin()]++;
   highest_grade = std::max(highest_grade, highest);
 }

@@ -142,7 +142,7 @@ extern "C" {
 
 int32_t mtp_abi_version(void)
 {
-  return 3;
+  return 4;
 }
 
 const char *mtp_last_error(void)

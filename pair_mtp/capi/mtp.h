@@ -164,7 +164,7 @@ typedef struct {
   int64_t n_dropped;   /* those that exceeded `select` but are not kept: the buffer holds more extrapolative ones */
   int64_t break_step;  /* the step at which a grade passed `break_above` and the run was stopped, -1 if none */
   double highest_grade; /* over all ranks, since the last mtp_live_clear */
-  int64_t histogram[10]; /* graded steps since then, by the highest grade of each, up to 1, 1.5, 2, 3, 5, 10, 20, 50, 100, and above */
+  int64_t histogram[10]; /* graded steps since then, by the highest grade of each, up to 1.001 (known), 1.5, 2, 3, 5, 10, 20, 50, 100, and above */
 } mtp_live_facts;
 
 /* handles: [capacity]; n: how many there are (may exceed capacity). */

@@ -4,6 +4,7 @@
 // The structure is LAMMPS' documented plugin interface (Developer guide, "Writing plugins"). It is declared here because binary distributions of
 // LAMMPS do not ship lammpsplugin.h.
 #include "compute_mtp_grade.h"
+#include "fix_mtp_hnemd.h"
 #include "fix_mtp_rollback.h"
 #include "pair_mtp.h"
 #include "pair_mtp_extrapolation.h"
@@ -54,6 +55,11 @@ static void *create_mtp_grade(LAMMPS *lmp, int narg, char **arg)
   return static_cast<Compute *>(new ComputeMTPGrade(lmp, narg, arg));
 }
 
+static void *create_mtp_hnemd(LAMMPS *lmp, int narg, char **arg)
+{
+  return static_cast<Fix *>(new FixMTPHNEMD(lmp, narg, arg));
+}
+
 static void *create_mtp_rollback(LAMMPS *lmp, int narg, char **arg)
 {
   return static_cast<Fix *>(new FixMTPRollback(lmp, narg, arg));
@@ -89,6 +95,11 @@ __attribute__((visibility("default"))) void lammpsplugin_init(void *lmp, void *h
   plugin.name = "mtp/rollback";
   plugin.info = "keeps the latest state with trusted extrapolation grades and puts it back, fix style mtp/rollback";
   plugin.creator.v2 = create_mtp_rollback;
+  register_style(&plugin, lmp);
+
+  plugin.name = "mtp/hnemd";
+  plugin.info = "driving force of homogeneous non-equilibrium molecular dynamics, fix style mtp/hnemd";
+  plugin.creator.v2 = create_mtp_hnemd;
   register_style(&plugin, lmp);
 }
 

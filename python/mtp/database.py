@@ -48,7 +48,8 @@ class Dataset:
         path: the file.
 
     Raises:
-        Error: from every method: the file is damaged, no data set, or locked by another process (for 20 s).
+        Error: from every method: the file is damaged, no data set, or locked by another process (for 20 s), or the
+            disk is full. The change was not made then, and may be tried again.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -111,21 +112,40 @@ class Dataset:
                             f"mixes two labellers: take a new file for {fingerprint}, or the first settings"
                         )
             atoms = with_labels(row.toatoms(), labels)
-            database.update(id, atoms=atoms, status="labelled", fingerprint=fingerprint)
+            database.update(id, atoms=atoms, delete_keys=["reason"], status="labelled", fingerprint=fingerprint)
 
-    def store_failure(self, id: int, reason: FailureReason, message: str) -> None:
-        """Note why a pending candidate gets no labels.
+    def store_failure(self, id: int, reason: FailureReason, message: str, refused: Labels | None = None) -> None:
+        """Note why a pending candidate gets no labels, and keep aside those that were refused.
 
         Raises:
             Error: the candidate is not pending.
         """
         with self._transaction() as database:
-            self._pending_row(database, id)
-            database.update(id, data={"message": message}, status="failed", reason=reason)
+            row = self._pending_row(database, id)
+            atoms = None if refused is None else with_labels(row.toatoms(), refused)
+            database.update(id, atoms=atoms, data={"message": message}, status="failed", reason=reason)
 
-    def labelled(self) -> list[Atoms]:
-        """List the configurations with labels, by id; info has "id", "round", "origin" and any "grade"."""
-        return [_atoms(row) for row in self._rows(status="labelled")]
+    def set_aside(self, id: int, message: str) -> None:
+        """Take the labels of a candidate for nonsense after all: it becomes failed, and keeps them aside.
+
+        Raises:
+            Error: the candidate is not labelled, or its labels were given.
+        """
+        with self._transaction() as database:
+            for row in database.select(id=id, status="labelled"):
+                if row.fingerprint != GIVEN:
+                    database.update(id, data={"message": message}, status="failed", reason="nonsense")
+                    return
+        raise Error(f"{self.path}: candidate {id} has no labels of a labeller")
+
+    def labelled(self, given: bool = True) -> list[Atoms]:
+        """List the configurations with labels, by id; info has "id", "round", "origin" and any "grade".
+
+        Args:
+            given: also those whose labels came with the user's data.
+        """
+        rows = self._rows(status="labelled")
+        return [_atoms(row) for row in rows if given or row.fingerprint != GIVEN]
 
     def forget_pending(self, after_round: int) -> None:
         """Take out the pending candidates of all rounds later than that: those of a round that was cut short."""
@@ -178,9 +198,19 @@ class Dataset:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise Error(f"{self.path}: {error}: does another process use it, may it be written?") from error
-        except (sqlite3.DatabaseError, OSError) as error:
+            raise Error(f"{self.path}: {error}: {_advice(str(error))}") from error
+        except sqlite3.DatabaseError as error:
             raise Error(f"{self.path}: damaged or no data set: {error}: restore a copy or move it away") from error
+        except OSError as error:
+            raise Error(f"{self.path}: {error.strerror or error}: {_advice(str(error))}") from error
+
+
+def _advice(message: str) -> str:
+    if any(word in message for word in ("full", "space", "quota", "I/O", "too large")):
+        return "make room on the disk, and run the same command again; what the data set held it still holds"
+    if "locked" in message:
+        return "another process has used it for 20 s without end: wait for that process, or end it"
+    return "may this user read and write it and its folder?"
 
 
 def _connect(path: Path) -> Database:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-FailureReason = Literal["failed", "time limit", "not converged", "nonsense"]
+FailureReason = Literal["failed", "crashed", "time limit", "not converged", "nonsense"]
 
 
 class Error(Exception):
@@ -31,10 +31,13 @@ class LabellingError(Error):
     """A labeller that gave nothing usable for one configuration; the other configurations are not concerned.
 
     Attributes:
-        reason: "failed" (the engine stopped or crashed), "time limit", "not converged" (its self-consistency
-            cycle), or "nonsense" (numbers that no sane calculation gives).
+        reason: "failed" (the engine refused), "crashed" (its process ended, or was lost), "time limit", "not
+            converged" (its self-consistency cycle), or "nonsense" (numbers that no sane calculation gives).
     """
 
     def __init__(self, message: str, reason: FailureReason):
         super().__init__(message)
         self.reason: FailureReason = reason
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self), self.reason)

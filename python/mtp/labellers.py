@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Labellers: what computes the energy, the forces and the stress of a configuration.
 
-A labeller is made from settings, {"type": "lammps" | "ase", …}; label_process runs it in its own process.
+A labeller is made from settings, {"type": "lammps" | "ase" | "vasp" | "gaussian", …}; label_process runs it in its own
+process. Those that work through files alone are in file_labellers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +21,8 @@ from typing import Any, Protocol
 import ase
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import get_calculator_class
+from ase.calculators.calculator import FileIOCalculator, get_calculator_class
+from ase.calculators.genericfileio import GenericFileIOCalculator
 from ase.calculators.lammps import Prism, convert
 from ase.data import atomic_masses, atomic_numbers
 from ase.geometry import complete_cell
@@ -26,8 +30,15 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mtp.configurations import Labels, types
 from mtp.errors import DataError, Error, LabellingError
+from mtp.objects import made, named
 
 PADDING = 1.0  # Å between the outermost atoms and a wall that no potential feels
+UNCONVERGED = re.compile(
+    rb"convergence NOT achieved"  # Quantum ESPRESSO
+    rb"|was not enough SCF cycles to converge"  # ABINIT, which goes on, and ASE reads what it gives
+    rb"|SCF run NOT converged|SCF not converged"  # CP2K, ORCA and others
+)
+LARGEST_OUTPUT = 64 * 2**20  # bytes; larger files of an engine are not its report
 
 
 class Labeller(Protocol):
@@ -40,11 +51,15 @@ class Labeller(Protocol):
 
     fingerprint: str
 
-    def label(self, atoms: Atoms) -> Labels:
+    def label(self, atoms: Atoms, folder: str | None = None) -> Labels:
         """Compute energy, forces, and the stress where the engine has it and all directions are periodic.
 
+        Args:
+            folder: an empty one for the engine's files; by default the current one.
+
         Raises:
-            LabellingError: "not converged", or "failed" for any other refusal of the engine.
+            LabellingError: "not converged", "crashed" where a program of the engine's ended badly, or "failed" for
+                any other refusal.
         """
         ...
 
@@ -59,7 +74,8 @@ class LammpsLabeller:
         units: "metal" or "real", whichever the potential is made for; labels are in eV and Å all the same.
 
     Raises:
-        Error: other units, an unknown element, or no LAMMPS in this Python environment.
+        Error: other units, an unknown element, commands that LAMMPS refuses, as where a potential file is missing, or
+            no LAMMPS in this Python environment.
     """
 
     def __init__(self, commands: Sequence[str], species: Sequence[str], units: str = "metal"):
@@ -82,13 +98,12 @@ class LammpsLabeller:
             searched.append(shipped)
             os.environ["LAMMPS_POTENTIALS"] = os.pathsep.join(searched)
         settings = [self.commands, self.species, units, *_digests(self.commands, searched)]
-        self.fingerprint = f"lammps-{lammps.__version__}-{_digest(settings)}"
+        self.fingerprint = f"lammps-{lammps.__version__}-{digest(settings)}"
+        self._try()
 
-    def label(self, atoms: Atoms) -> Labels:
-        """See Labeller.label."""
-        import lammps
-
-        engine = lammps.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
+    def label(self, atoms: Atoms, folder: str | None = None) -> Labels:
+        """See Labeller.label; there are no files."""
+        engine = self._engine()
         try:
             return self._label(engine, atoms)
         except DataError as error:
@@ -98,7 +113,42 @@ class LammpsLabeller:
         finally:
             engine.close()
 
+    def _try(self) -> None:
+        """Give LAMMPS the commands for one atom of each element, so that mistakes show before any candidate."""
+        apart = Atoms(self.species, positions=[(20.0 * k, 0, 0) for k in range(len(self.species))])
+        engine = self._engine()
+        try:
+            self._set_up(engine, apart)
+            engine.commands_list(self.commands)
+        except Exception as error:
+            raise Error(
+                f"LAMMPS labeller: {error}: correct `commands`, or put the potential's file where LAMMPS looks: the "
+                "current folder, or one that LAMMPS_POTENTIALS names"
+            ) from error
+        finally:
+            engine.close()
+
+    def _engine(self) -> Any:
+        import lammps
+
+        return lammps.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
+
     def _label(self, engine: Any, atoms: Atoms) -> Labels:
+        prism = self._set_up(engine, atoms)
+        engine.commands_list([*self.commands, "thermo_style custom pe pxx pyy pzz pyz pxz pxy", "run 0 post no"])
+
+        energy = convert(engine.get_thermo("pe"), "energy", self.units, "ASE")
+        forces = convert(np.reshape(engine.gather_atoms("f", 1, 3), (-1, 3)), "force", self.units, "ASE")
+        stress = None
+        if atoms.pbc.all():
+            xx, yy, zz, yz, xz, xy = (engine.get_thermo("p" + name) for name in ("xx", "yy", "zz", "yz", "xz", "xy"))
+            pressure = prism.tensor2_to_ase(np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))
+            volume_density = full_3x3_to_voigt_6_stress(pressure) / engine.extract_global("nktv2p")
+            stress = -convert(volume_density, "energy", self.units, "ASE")
+        return Labels(float(energy), prism.vector_to_ase(forces), stress)
+
+    def _set_up(self, engine: Any, atoms: Atoms) -> Prism:
+        """Make the box and the atoms; the way between LAMMPS' directions and those of the configuration."""
         cell, positions = _walled(atoms)
         prism = Prism(cell, atoms.pbc)
         lower = convert(prism.get_lammps_prism(), "distance", "ASE", self.units)
@@ -121,17 +171,7 @@ class LammpsLabeller:
         engine.create_atoms(len(atoms), ids, (types(atoms, self.species) + 1).tolist(), points.ravel().tolist())
         if engine.get_natoms() != len(atoms):
             raise LabellingError(f"LAMMPS kept {engine.get_natoms()} of {len(atoms)} atoms", "failed")
-        engine.commands_list([*self.commands, "thermo_style custom pe pxx pyy pzz pyz pxz pxy", "run 0 post no"])
-
-        energy = convert(engine.get_thermo("pe"), "energy", self.units, "ASE")
-        forces = convert(np.reshape(engine.gather_atoms("f", 1, 3), (-1, 3)), "force", self.units, "ASE")
-        stress = None
-        if atoms.pbc.all():
-            xx, yy, zz, yz, xz, xy = (engine.get_thermo("p" + name) for name in ("xx", "yy", "zz", "yz", "xz", "xy"))
-            pressure = prism.tensor2_to_ase(np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))
-            volume_density = full_3x3_to_voigt_6_stress(pressure) / engine.extract_global("nktv2p")
-            stress = -convert(volume_density, "energy", self.units, "ASE")
-        return Labels(float(energy), prism.vector_to_ase(forces), stress)
+        return prism
 
 
 class AseLabeller:
@@ -140,24 +180,31 @@ class AseLabeller:
     Args:
         calculator: ASE's name for it ("emt", "gpaw", "espresso", …) or the import path of a class
             ("package.module.Class").
-        keywords: what the calculator is made with, passed as it is; a new calculator for every configuration.
+        keywords: what the calculator is made with; a new calculator for every configuration. A table with the key
+            "class" stands for an object, see mtp.objects: a profile with the engine's command, for instance.
 
     Raises:
-        Error: no such calculator.
+        Error: no such calculator, or an object that cannot be made.
     """
 
     def __init__(self, calculator: str, keywords: Mapping[str, Any] | None = None):
         self.calculator = _calculator_class(calculator)
         self.keywords = dict(keywords or {})
+        made(self.keywords, "labelling.keywords")
+        self._by_files = (
+            issubclass(self.calculator, (FileIOCalculator, GenericFileIOCalculator))
+            or "directory" in inspect.signature(self.calculator).parameters
+        )
         package = importlib.import_module(self.calculator.__module__.split(".")[0])
         engine = f"{calculator}-{getattr(package, '__version__', 'unversioned')}"
-        self.fingerprint = f"ase-{ase.__version__}-{engine}-{_digest([calculator, self.keywords])}"
+        self.fingerprint = f"ase-{ase.__version__}-{engine}-{digest([calculator, self.keywords])}"
 
-    def label(self, atoms: Atoms) -> Labels:
-        """See Labeller.label."""
+    def label(self, atoms: Atoms, folder: str | None = None) -> Labels:
+        """See Labeller.label. Calculators that work through files do it in the folder, unless keywords say where."""
         try:
             atoms = atoms.copy()
-            atoms.calc = self.calculator(**self.keywords)
+            place = {"directory": folder} if self._by_files and folder is not None else {}
+            atoms.calc = self.calculator(**(place | made(self.keywords, "labelling.keywords")))
             forces = atoms.get_forces(apply_constraint=False)
             try:
                 energy = atoms.get_potential_energy(force_consistent=True, apply_constraint=False)
@@ -170,8 +217,14 @@ class AseLabeller:
         except Exception as error:  # every engine has its own
             ancestors = {ancestor.__name__ for ancestor in type(error).__mro__}
             unconverged = "SCFError" in ancestors or any("Converge" in name for name in ancestors)
+            ended_badly = ancestors & {"CalledProcessError", "CalculationFailed"}
             message = f"{type(error).__name__}: {error}"
-            raise LabellingError(message, "not converged" if unconverged else "failed") from error
+            reason = "not converged" if unconverged else "crashed" if ended_badly else "failed"
+            reason, message = _reported(folder) or (reason, message)
+            raise LabellingError(message, reason) from error
+        if report := _reported(folder):
+            reason, message = report
+            raise LabellingError(message, reason)
         return Labels(float(energy), np.asarray(forces, float), stress)
 
 
@@ -180,11 +233,14 @@ def make_labeller(settings: Mapping[str, Any]) -> Labeller:
 
     Args:
         settings: {"type": "lammps", "commands": […], "species": […], "units": "metal"}, see LammpsLabeller,
-            or {"type": "ase", "calculator": "emt", "keywords": {…}}, see AseLabeller.
+            {"type": "ase", "calculator": "emt", "keywords": {…}}, see AseLabeller, or of the type "vasp" or
+            "gaussian", see file_labellers.
 
     Raises:
         Error: an unknown type, a missing, unknown or wrong entry, or an engine that is not installed.
     """
+    from mtp.file_labellers import GaussianLabeller, VaspLabeller  # they need this module
+
     kinds = {
         "lammps": (
             LammpsLabeller,
@@ -192,6 +248,12 @@ def make_labeller(settings: Mapping[str, Any]) -> Labeller:
             {"commands", "species"},
         ),
         "ase": (AseLabeller, {"calculator": str, "keywords": dict}, {"calculator"}),
+        "vasp": (
+            VaspLabeller,
+            {"command": str, "species": list, "potcars": str, "incar": dict, "kpoints": list, "setups": dict},
+            {"command", "species", "potcars", "incar"},
+        ),
+        "gaussian": (GaussianLabeller, {"command": str, "keywords": dict}, {"command", "keywords"}),
     }
     kind = settings.get("type")
     if kind not in kinds:
@@ -201,9 +263,11 @@ def make_labeller(settings: Mapping[str, Any]) -> Labeller:
     for key, value in given.items():
         if key not in expected:
             raise Error(f"labeller of type {kind!r}: unknown key {key!r}; known are {', '.join(expected)}")
-        texts = not isinstance(value, list) or all(isinstance(entry, str) for entry in value)
-        if not isinstance(value, expected[key]) or not texts:
-            wanted = {list: "a list of texts", str: "a text", dict: "a table"}[expected[key]]
+        entry_type = int if key == "kpoints" else str
+        entries = not isinstance(value, list) or all(isinstance(entry, entry_type) for entry in value)
+        if not isinstance(value, expected[key]) or not entries:
+            a_list = "a list of whole numbers" if key == "kpoints" else "a list of texts"
+            wanted = {list: a_list, str: "a text", dict: "a table"}[expected[key]]
             raise Error(f"labeller of type {kind!r}: {key} must be {wanted}, not {value!r}")
     missing = required - given.keys()
     if missing:
@@ -211,12 +275,33 @@ def make_labeller(settings: Mapping[str, Any]) -> Labeller:
     return labeller(**given)
 
 
+def digest(value: object) -> str:
+    """Hash settings for a fingerprint."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
 def _calculator_class(name: str) -> type:
-    module, _, attribute = name.rpartition(".")
+    if "." in name:
+        return named(name, "ASE labeller: no calculator")
     try:
-        return getattr(importlib.import_module(module), attribute) if module else get_calculator_class(name)
+        return get_calculator_class(name)
     except (ImportError, AttributeError, KeyError) as error:
         raise Error(f"ASE labeller: no calculator {name!r}: {error}: install it or correct the name") from error
+
+
+def _reported(folder: str | None) -> tuple[str, str] | None:
+    """What an engine's files say about a cycle that did not converge: the reason, and the line."""
+    for path in _files(folder):
+        if found := UNCONVERGED.search(path.read_bytes()):
+            return "not converged", f"{path.name}: {found[0].decode()}"
+    return None
+
+
+def _files(folder: str | None) -> Iterator[Path]:
+    if folder is not None:
+        yield from (
+            path for path in sorted(Path(folder).iterdir()) if path.is_file() and path.stat().st_size <= LARGEST_OUTPUT
+        )
 
 
 def _walled(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
@@ -232,10 +317,6 @@ def _walled(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
         positions += (PADDING - heights.min()) * normal
         cell[k] = (np.ptp(heights) + 2 * PADDING) * normal
     return cell, positions
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def _digests(commands: Sequence[str], searched: Sequence[str]) -> list[str]:

@@ -3,19 +3,26 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import SimpleQueue
 
 from ase import Atoms
 
-from mtp.configurations import Labels, check_distances, labels, read, types
+from mtp.configurations import Labels, check_distances, labels, read, types, with_labels
 from mtp.database import GIVEN, Dataset
-from mtp.errors import Error, LabellingError
-from mtp.label_process import LabelProcess
+from mtp.errors import Error
+from mtp.label_checks import Prediction, doubt_energies, doubt_forces
+from mtp.label_executors import make_executor
+from mtp.label_process import Job, OtherLabeller, Outcome, Owner, end_jobs, label_job
+from mtp.potential import Potential
 from mtp.settings import Labelling
+
+FOLDER = "labelling"  # of the engines' files, beside the data set
 
 
 def add_given(dataset: Dataset, files: Iterable[Path], species: Sequence[str]) -> None:
@@ -37,60 +44,244 @@ def add_given(dataset: Dataset, files: Iterable[Path], species: Sequence[str]) -
             dataset.store_labels(id, known[id], GIVEN)
 
 
-def label_pending(dataset: Dataset, settings: Labelling, species: Sequence[str], say: Callable[[str], None]) -> None:
-    """Label all pending candidates with `settings.workers` processes; store each label or failure as it comes.
+def label_pending(
+    dataset: Dataset,
+    settings: Labelling,
+    species: Sequence[str],
+    say: Callable[[str], None],
+    potential: Potential | None = None,
+) -> None:
+    """Label all pending candidates, and store each label or failure as it comes; see LabelQueue.
 
-    After an error, or an interruption from the keyboard, calculations in hand are killed.
+    Args:
+        potential: the current one, where there is one, see LabelQueue.expect.
 
     Raises:
-        Error: the labeller cannot be made, or is not the one whose labels the data set holds.
+        Error: as LabelQueue.
     """
-    pending = dataset.pending()
-    if not pending:
-        return
-    workers = min(settings.workers, len(pending))
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(workers))
-        idle: SimpleQueue[LabelProcess] = SimpleQueue()
-        for _ in range(workers):  # left, and killed, before the pool waits for its threads
-            process = stack.enter_context(LabelProcess(settings.labeller(list(species))))
-            _check_fingerprint(dataset, process.fingerprint)
-            idle.put(process)
+    with LabelQueue(dataset, settings, species, say) as queue:
+        if potential is not None:
+            queue.expect(potential)
+        queue.submit_pending()
+        queue.wait()
 
-        def work(atoms: Atoms) -> tuple[Labels, str]:
-            process = idle.get()
+
+@dataclass(frozen=True)
+class _Try:
+    id: int
+    atoms: Atoms
+    number: int
+
+
+class LabelQueue:
+    """Labels the pending candidates of a data set while its owner does something else: a context manager.
+
+    The calculations run in the executor that the settings describe; by default that is processes on this machine,
+    which stay for the next candidates. Candidates enter with submit_pending; poll and wait store what is done, in the
+    caller's thread, which alone uses the data set. Each candidate leaves as labelled or failed, once. What is not done
+    when the queue is left, or when this process dies, stays pending.
+
+    Args:
+        dataset: for this process alone while the queue lives.
+        settings: labeller, executor, and what to do about failures.
+        species: the elements, in the order of the potential's species.
+        say: is told of failures and of progress.
+
+    Raises:
+        Error: on entering and from submit_pending, poll and wait: the labeller or the executor cannot be made; the
+            labeller is not the one whose labels the data set holds; the executor gives no outcome of any job; or the
+            data set cannot be written. Jobs that were done stay to be stored by another poll.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: Labelling,
+        species: Sequence[str],
+        say: Callable[[str], None] = lambda text: None,
+    ):
+        self.dataset = dataset
+        self.settings = settings
+        self.say = say
+        self._name = uuid.uuid4().hex
+        self._owner = Owner.this()
+        self._labeller = settings.labeller(list(species))
+        self._folder = dataset.path.resolve().parent / FOLDER
+        self._executor: Executor | None = None
+        self._jobs: dict[Future, _Try] = {}
+        self._known: list[Atoms] = []
+        self._fingerprint: str | None = None
+        self._potential: Potential | None = None
+        self._prediction: Prediction | None = None
+        self._n_submitted = self._n_done = 0
+        self._executor_works = False
+
+    def __enter__(self) -> LabelQueue:
+        if self.settings.executor.type == "local":
             try:
-                return process.label(atoms, settings.time_limit), process.fingerprint
-            finally:
-                idle.put(process)
+                self.check()
+            except BaseException:
+                self.__exit__()
+                raise
+        return self
 
-        jobs = {pool.submit(work, atoms): id for id, atoms in pending}
+    def __exit__(self, *exception: object) -> None:
+        for future in self._jobs:
+            with suppress(NotImplementedError):  # parsl's cannot
+                future.cancel()
+        end_jobs(self._name)
+        if self._executor is not None:
+            self._executor.shutdown(wait=self.settings.executor.type == "local")
+        with suppress(OSError):  # there is none, or it holds files that are kept
+            self._folder.rmdir()
+
+    @property
+    def n_waiting(self) -> int:
+        """The number of candidates that were submitted and are not stored yet."""
+        return len(self._jobs)
+
+    def check(self) -> None:
+        """Make the labeller where it will run, and wait for that. Entering does it where that is this machine."""
+        self._fingerprint = self.dataset.fingerprint()
         try:
-            for finished, job in enumerate(as_completed(jobs), start=1):
-                id = jobs[job]
-                try:
-                    dataset.store_labels(id, *job.result())
-                except LabellingError as error:
-                    dataset.store_failure(id, error.reason, str(error))
-                    say(f"candidate {id} is left out: {error.reason}: {error}")
-                if finished == len(pending) or finished % 10 == 0:
-                    say(f"labelled {finished} of {len(pending)}")
-        except BaseException:
-            for job in jobs:
-                job.cancel()
+            self._outcome(self._start(Job(self._name, self._owner, self._labeller, os.getcwd(), self._fingerprint)))
+        except (Error, KeyboardInterrupt):
             raise
+        except Exception as error:
+            raise Error(f"labelling.executor: no outcome of a job: {type(error).__name__}: {error}") from error
+
+    def expect(self, potential: Potential) -> None:
+        """Judge energies by this potential too; without an active set it has no say."""
+        self._potential, self._prediction = potential, None
+
+    def submit_pending(self) -> int:
+        """Submit the pending candidates that are not submitted yet; their number."""
+        self._known, self._prediction = self.dataset.labelled(), None
+        self._fingerprint = self.dataset.fingerprint()
+        submitted = {attempt.id for attempt in self._jobs.values()}
+        new = [_Try(id, atoms, 1) for id, atoms in self.dataset.pending() if id not in submitted]
+        for attempt in new:
+            self._submit(attempt)
+        self._n_submitted += len(new)
+        return len(new)
+
+    def poll(self) -> int:
+        """Store what is done, without waiting for more; the number of candidates that left."""
+        done = [future for future in self._jobs if future.done()]
+        n_left = sum(self._settle(future) for future in done)
+        if n_left and not self._jobs:
+            self._set_aside()
+            self._n_submitted = self._n_done = 0
+        return n_left
+
+    def wait(self) -> None:
+        """Wait until all that was submitted is stored."""
+        while self._jobs:
+            wait(self._jobs, return_when=FIRST_COMPLETED)
+            self.poll()
+
+    def _submit(self, attempt: _Try) -> None:
+        job = Job(
+            self._name,
+            self._owner,
+            self._labeller,
+            os.getcwd(),
+            self._fingerprint,
+            attempt.atoms,
+            self.settings.time_limit,
+            str(self._folder / f"candidate_{attempt.id}"),
+            self.settings.keep_files,
+        )
+        self._jobs[self._start(job)] = attempt
+
+    def _start(self, job: Job) -> Future:
+        for last in (False, True):
+            if self._executor is None:
+                executor = self.settings.executor
+                self._executor = make_executor(executor.type, executor.keywords, self.settings.workers)
+            try:
+                return self._executor.submit(label_job, job)
+            except Exception as error:
+                if last or not isinstance(error, BrokenExecutor):
+                    raise Error(f"labelling.executor: takes no job: {type(error).__name__}: {error}") from error
+                self._give_up_executor()  # a worker died while nobody looked
+
+    def _give_up_executor(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+            self._executor = None
+
+    def _outcome(self, future: Future) -> Outcome:
+        try:
+            outcome = future.result()
+        except OtherLabeller as error:
+            raise Error(f"{self.dataset.path}: {error}") from error
+        self._executor_works = True
+        return outcome
+
+    def _settle(self, future: Future) -> bool:
+        """Store what became of a job, or try again: whether the candidate left. Only then the job is forgotten."""
+        attempt = self._jobs[future]
+        try:
+            outcome = self._outcome(future)
+        except Error:
+            raise
+        except Exception as error:  # of the executor: a worker was lost, or it does not work at all
+            if isinstance(error, BrokenExecutor):
+                self._give_up_executor()
+            message = f"the executor lost it: {type(error).__name__}: {error}"
+            if not self._executor_works and attempt.number > self.settings.retries:
+                raise Error(f"labelling.executor: no outcome of any job: {message}") from error
+            outcome = Outcome("", None, "crashed", message)
+        outcome = self._judged(attempt, outcome)
+        again = outcome.reason in self.settings.retry and attempt.number <= self.settings.retries
+        if again:
+            self.say(f"candidate {attempt.id} is tried again: {outcome.reason}: {outcome.message}")
+            self._submit(_Try(attempt.id, attempt.atoms, attempt.number + 1))
+        elif outcome.reason is None:
+            self.dataset.store_labels(attempt.id, outcome.labels, outcome.fingerprint)
+            self._known.append(with_labels(attempt.atoms, outcome.labels))
+            self._fingerprint = outcome.fingerprint
+        else:
+            self.dataset.store_failure(attempt.id, outcome.reason, outcome.message, outcome.labels)
+            self.say(f"candidate {attempt.id} is left out: {outcome.reason}: {outcome.message}")
+        del self._jobs[future]
+        if not again:
+            self._n_done += 1
+            if self._n_done == self._n_submitted or self._n_done % 10 == 0:
+                self.say(f"labelled {self._n_done} of {self._n_submitted}")
+        return not again
+
+    def _judged(self, attempt: _Try, outcome: Outcome) -> Outcome:
+        """The same outcome, or that its labels are nonsense."""
+        if outcome.labels is None:
+            return outcome
+        message = doubt_forces(outcome.labels.forces, self.settings.net_force_bound)
+        if message is None:
+            message = self._doubt_energy(with_labels(attempt.atoms, outcome.labels), outcome.labels.energy)
+        return outcome if message is None else replace(outcome, reason="nonsense", message=message)
+
+    def _doubt_energy(self, labelled: Atoms, energy: float) -> str | None:
+        everything = [*self._known, labelled]
+        message = doubt_energies(everything, self.settings.energy_bound).get(len(everything) - 1)
+        if message is None and self._potential is not None:
+            if self._prediction is None:
+                self._prediction = Prediction(self._potential, self._known)
+            message = self._prediction.doubt(labelled, energy, self.settings.prediction_bound)
+        return message
+
+    def _set_aside(self) -> None:
+        """Judge all again that the labeller gave: nonsense that came first was not known as such."""
+        known = self.dataset.labelled()
+        computed = {atoms.info["id"] for atoms in self.dataset.labelled(given=False)}
+        for k, message in doubt_energies(known, self.settings.energy_bound).items():
+            id = known[k].info["id"]
+            if id in computed:
+                self.dataset.set_aside(id, message)
+                self.say(f"candidate {id} is set aside: nonsense: {message}")
 
 
 def _usable(atoms: Atoms, species: Sequence[str]) -> Labels:
     types(atoms, species)
     check_distances(atoms)
     return labels(atoms)
-
-
-def _check_fingerprint(dataset: Dataset, fingerprint: str) -> None:
-    known = dataset.fingerprint()
-    if known not in (None, fingerprint):
-        raise Error(
-            f"{dataset.path}: holds labels of {known}, the settings now describe {fingerprint}, and a data set never "
-            "mixes two labellers: name a new `folder`, or take the first labeller again"
-        )

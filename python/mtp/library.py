@@ -14,7 +14,7 @@ import numpy as np
 
 from mtp.errors import Error, LibraryError
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 
 
 def folder() -> Path:

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from ase.data import atomic_numbers
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mtp.errors import Error
+from mtp.errors import Error, FailureReason
 from mtp.fit import FitSettings
 
 if sys.version_info >= (3, 11):
@@ -218,36 +219,76 @@ class CutFile(Section):
     cutting: Cutting = Field(default_factory=Cutting)
 
 
+class Executor(Section):
+    """Where labels are computed, see mtp.label_executors.make_executor. keywords: passed on to the executor."""
+
+    type: str = "local"
+    keywords: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _known_or_importable(self) -> Executor:
+        if not re.fullmatch(r"local|executorlib|parsl|\w+(\.\w+)+", self.type):
+            raise ValueError(f"`type` must be 'local', 'executorlib', 'parsl' or an import path, not {self.type!r}")
+        return self
+
+
 class Labelling(Section):
-    """How labels are computed. time_limit: seconds for a configuration; workers: processes at once.
+    """How labels are computed. time_limit: seconds for a configuration; workers: calculations at once.
 
     commands, units: of the type "lammps", see mtp.labellers.LammpsLabeller. calculator, keywords: of the type "ase",
-    see mtp.labellers.AseLabeller.
+    see mtp.labellers.AseLabeller. command, potcars, incar, kpoints, setups: of the type "vasp", command, keywords: of
+    the type "gaussian", see mtp.file_labellers.
+
+    retries: further tries where a try ended for one of the reasons in `retry`. keep_files: of which tries the engine's
+    files stay. energy_bound, prediction_bound: eV per atom, net_force_bound: eV/Å per atom; what is further off is
+    nonsense, see mtp.label_checks.
     """
 
-    type: Literal["lammps", "ase"]
+    type: Literal["lammps", "ase", "vasp", "gaussian"]
     commands: list[str] | None = None
     units: Literal["metal", "real"] | None = None
     calculator: str | None = None
     keywords: dict[str, Any] | None = None
+    command: str | None = None
+    potcars: str | None = None
+    incar: dict[str, Any] | None = None
+    kpoints: tuple[Repeat, Repeat, Repeat] | None = None
+    setups: dict[str, str] | None = None
     time_limit: float = Field(3600.0, gt=0)
     workers: int = Field(1, ge=1)
+    retries: int = Field(1, ge=0)
+    retry: list[FailureReason] = ["crashed", "time limit"]
+    keep_files: Literal["failed", "all", "none"] = "failed"
+    energy_bound: float = Field(5.0, gt=0)
+    prediction_bound: float = Field(0.2, gt=0)
+    net_force_bound: float = Field(0.1, gt=0)
+    executor: Executor = Field(default_factory=Executor)
+
+    _keys: ClassVar[dict[str, tuple[str, ...]]] = {  # of each type: the first ones that must be given, then the others
+        "lammps": ("commands", "units"),
+        "ase": ("calculator", "keywords"),
+        "vasp": ("command", "potcars", "incar", "kpoints", "setups"),
+        "gaussian": ("command", "keywords"),
+    }
+    _needed: ClassVar[dict[str, int]] = {"lammps": 1, "ase": 1, "vasp": 3, "gaussian": 2}
 
     @model_validator(mode="after")
     def _keys_of_the_type(self) -> Labelling:
-        keys = {"lammps": ("commands", "units"), "ase": ("calculator", "keywords")}
-        needed = keys.pop(self.type)[0]
-        if not getattr(self, needed):
-            raise ValueError(f"`{needed}` must be given for the type {self.type!r}")
-        for key in sum(keys.values(), ()):
-            if getattr(self, key) is not None:
+        own = self._keys[self.type]
+        for key in own[: self._needed[self.type]]:
+            if not getattr(self, key):
+                raise ValueError(f"`{key}` must be given for the type {self.type!r}")
+        for key in dict.fromkeys(sum(self._keys.values(), ())):
+            if key not in own and getattr(self, key) is not None:
                 raise ValueError(f"`{key}` does not go with the type {self.type!r}")
         return self
 
     def labeller(self, species: list[str]) -> dict[str, Any]:
         """What the labeller itself is told, as in mtp.labellers.make_labeller."""
-        told = self.model_dump(include={"type", "commands", "units", "calculator", "keywords"}, exclude_none=True)
-        return {"species": species, **told} if self.type == "lammps" else told
+        told = self.model_dump(include={"type", *self._keys[self.type]}, exclude_none=True)
+        if "kpoints" in told:
+            told["kpoints"] = list(told["kpoints"])
+        return {"species": species, **told} if self.type in ("lammps", "vasp") else told
 
 
 class FitFile(Section):

@@ -16,7 +16,7 @@ from mtp.configurations import types
 from mtp.errors import Error
 from mtp.potential import Potential
 
-FARTHEST = 8  # cutoffs: nothing farther away is looked at
+AT_LEAST, FARTHEST = 2.2, 8  # cutoffs: so far from the centre a run is looked at
 KEPT_ARRAYS = ("numbers", "positions", "type", "id")
 
 
@@ -53,7 +53,7 @@ class Surroundings:
 
 
 def surroundings(atoms: Atoms, centre: int, potential: Potential, n_atoms: int) -> Surroundings:
-    """Find some `n_atoms` atoms around one, out to FARTHEST cutoffs at most and to 2.2 at least, and grade them.
+    """Find some `n_atoms` atoms around one, between AT_LEAST and FARTHEST cutoffs away, and grade them.
 
     Args:
         atoms: a configuration; or without periodic directions and with info["centre"], a neighbourhood: all atoms
@@ -63,15 +63,12 @@ def surroundings(atoms: Atoms, centre: int, potential: Potential, n_atoms: int) 
         Error: the neighbourhood does not hold everything inside the cutoff.
     """
     cutoff = potential.facts.cutoff
-    index, vectors = _nearest(atoms, centre, n_atoms, 2.2 * cutoff, FARTHEST * cutoff, cutoff)
+    index, vectors, reach = _nearest(atoms, centre, n_atoms, AT_LEAST * cutoff, FARTHEST * cutoff, cutoff)
     distance = np.linalg.norm(vectors, axis=1)
     order = np.argsort(distance, kind="stable")
     index, vectors, distance = index[order], vectors[order], distance[order]
-    reach = np.inf
-    if "centre" in atoms.info and not atoms.pbc.any():
-        reach = float(atoms.info.get("radius", distance[-1]))
-    elif len(index) < len(atoms) or atoms.pbc.any():
-        reach = float(distance[-1])
+    if not atoms.pbc.any() and len(index) == len(atoms):
+        reach = float(atoms.info.get("radius", distance[-1])) if "centre" in atoms.info else np.inf
     if reach < cutoff:
         raise Error(
             f"the neighbourhood reaches {reach:.2f} Å from its centre, less than the potential's cutoff of "
@@ -86,7 +83,7 @@ def surroundings(atoms: Atoms, centre: int, potential: Potential, n_atoms: int) 
     cluster.positions = vectors
     grades = potential.grade(cluster).per_atom
     grades[distance > reach - cutoff] = np.nan
-    if reach < np.inf and atoms.pbc.any():  # the last cutoff was needed for grades alone
+    if len(index) > n_atoms and reach - cutoff > AT_LEAST * cutoff:  # the last cutoff was needed for grades alone
         near = distance <= reach - cutoff
         cluster, grades, reach = cluster[near], grades[near], reach - cutoff
     return Surroundings(cluster, types(cluster, potential.species), reach, grades)
@@ -104,19 +101,17 @@ def isolated(known: Surroundings, cutoff: float) -> np.ndarray:
 
 def _nearest(
     atoms: Atoms, centre: int, n_atoms: int, at_least: float, at_most: float, beyond: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and vectors of all atoms inside the sphere that holds n_atoms, widened by `beyond`."""
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Indices and vectors of all atoms inside the sphere that holds n_atoms, widened by `beyond`; and its radius."""
     vectors = atoms.positions - atoms.positions[centre]
-    if not atoms.pbc.any():
-        return np.arange(len(atoms)), vectors
-    cell = atoms.cell.complete().array
+    cell = atoms.cell.complete().array if atoms.pbc.any() else np.eye(3)
     inverse = np.linalg.inv(cell)
     vectors -= np.where(atoms.pbc, np.round(vectors @ inverse), 0.0) @ cell
-    density = len(atoms) / abs(np.linalg.det(cell))
     if len(atoms) > n_atoms:
         radius = np.partition(np.linalg.norm(vectors, axis=1), n_atoms)[n_atoms]
     else:
-        radius = (3 * n_atoms / (4 * np.pi * density)) ** (1 / 3)
+        radius = (3 * n_atoms * abs(np.linalg.det(cell)) / (4 * np.pi * len(atoms))) ** (1 / 3)
+        radius = radius if atoms.pbc.any() else np.inf
     radius = min(max(radius, at_least), at_most) + beyond
     heights = 1 / np.linalg.norm(inverse, axis=0)
     times = np.where(atoms.pbc, np.ceil(radius / heights - 0.5), 0).astype(int)
@@ -126,4 +121,4 @@ def _nearest(
         (near,) = np.nonzero((shifted**2).sum(axis=1) <= radius**2)
         index.append(near)
         found.append(shifted[near])
-    return np.concatenate(index), np.concatenate(found)
+    return np.concatenate(index), np.concatenate(found), radius

@@ -5,6 +5,7 @@ import sys
 
 import typer
 
+from mtp.cli.conductivity import conductivity
 from mtp.cli.data import convert, info
 from mtp.cli.fitting import fit, guard, new, uncertainty
 from mtp.cli.learning import learn
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 for command in (new, fit, evaluate, uncertainty, validate, select, grade, relax, cut, guard, convert, info, learn):
     app.command()(command)
+app.add_typer(conductivity, name="conductivity")
 
 
 def main() -> None:

@@ -64,7 +64,8 @@ def _centred(potential: Potential, atoms: Atoms, selection: Selection, cutting: 
     grades, found = potential.grade(atoms).per_atom, []
     for k in centres(atoms, potential, selection.select):
         found.append(atoms.copy())
-        found[-1].info |= {"centre": k, "tag": k + 1, "grade": float(grades[k])}
+        tag = int(atoms.arrays["id"][k]) if "id" in atoms.arrays else k + 1
+        found[-1].info |= {"centre": k, "tag": tag, "grade": float(grades[k])}
     return found
 
 

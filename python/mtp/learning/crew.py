@@ -83,16 +83,17 @@ class Crew:
         return min(self.passed)
 
     def assign(self, needed: int) -> None:
-        """Give each idle group the next walk that has not passed so often, and is not about to. On rank 0."""
+        """Give each idle group the next walk that has not passed so often, and that no other group is on, because two of
+        the same would write the same files. On rank 0."""
         for post in self.posts:
             if post.walk is not None:
                 continue
-            fresh, taken = ([p.walk for p in self.posts if p.fresh], [p.walk for p in self.posts])
+            taken = [p.walk for p in self.posts]
             order = [(self._next + k) % self.n_walks for k in range(self.n_walks)]
-            wanted = [k for k in order if self.passed[k] + fresh.count(k) < needed]
-            if wanted:
-                k = min(wanted, key=lambda k: self.passed[k] + fresh.count(k))
-                post.walk, post.turn, post.fresh = k, self.turns[k] + taken.count(k), True
+            free = [k for k in order if self.passed[k] < needed and k not in taken]
+            if free:
+                k = min(free, key=lambda k: self.passed[k])
+                post.walk, post.turn, post.fresh = k, self.turns[k], True
                 self._next = (k + 1) % self.n_walks
 
     def leg(self, potential: Potential, path: Path) -> list[Passage]:

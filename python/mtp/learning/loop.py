@@ -33,11 +33,11 @@ from mtp.learning.ranks import NotConverged, Stopped, led, on_root
 from mtp.learning.relaxations import Plan, RelaxationWalk, plan
 from mtp.learning.scripts import Script, scripts, write_data
 from mtp.learning.teacher import Teacher
-from mtp.learning.walks import Passage, Walk
+from mtp.learning.walks import GRADES, Passage, Walk
 from mtp.potential import Potential
 from mtp.settings import LearnSettings
 
-STUCK = 10  # breaks of a walk at one step, one after the other: it does not get on
+STUCK = 20  # breaks of a walk at one step, one after the other: it does not get on
 
 Result = TypeVar("Result")
 Say = Callable[[str], None]
@@ -58,6 +58,7 @@ class Loop:
         self.flagged: list[Atoms] = []  # in them
         self._structures: dict[Path, Atoms] = {}  # that are walked from, by the files that LAMMPS reads
         self._resumed: dict | None = None  # how the walks stood when the loop was interrupted
+        self._counts: dict[str, int] = {}  # of the data set
         self._stuck: dict[str, tuple[int, int]] = {}  # of each walk, the step of the last break, and how often
 
     def open(self) -> None:
@@ -70,6 +71,7 @@ class Loop:
 
     def close(self) -> None:
         """Let go of LAMMPS and of the folder."""
+        self.teacher.close()
         if self.crew is not None:
             self.crew.close()
         self.folder.release()
@@ -118,10 +120,7 @@ class Loop:
         self._on_root(lambda: self._note("labelling", number))
         if number == 0:
             self._on_root(self.teacher.begin)
-        if not self._on_root(lambda: self.crew.running):
-            self._on_root(lambda: self.teacher.label(number))
-            return
-        self._on_root(lambda: self.teacher.label_meanwhile(number))
+        self._on_root(lambda: self.teacher.begin_to_label(number))
         while self._on_root(lambda: self.crew.running and not self.teacher.labelled()):
             self._leg(number - 1)
         self._on_root(lambda: self.teacher.labelled(wait=True))
@@ -270,13 +269,15 @@ class Loop:
         return MemoryWalk(self.scripts[k], selection, log, seeds, comm, largest)
 
     def _begin(self, number: int) -> None:
-        """Write down what the walks begin with, and remember which have passed under the potential of that round."""
+        """Write down what the walks begin with, and remember how they stood when the loop was interrupted: how often
+        each has been walked, and which have passed under the potential of that round."""
         state = self.folder.state
         self.folder.note_start(self.settings, self.comm.size)
         for path, atoms in self._structures.items():
             write_data(path, atoms, self.settings.species)
-        same = state.get("round") == number and state.get("search") == self.settings.search()
-        self._resumed = state.get("crew") if same else None
+        if "crew" in state and state["search"] == self.settings.search():
+            walking = state["phase"] == "walking" and state["round"] == number
+            self._resumed = state["crew"] | ({} if walking else {"passed": [0] * len(self.scripts)})
 
     def _note(self, phase: str, number: int) -> None:
         """Write down what the loop is at."""
@@ -287,8 +288,9 @@ class Loop:
             for post in posts
         ]
         state["rollbacks"] = self.record.get("rollbacks", [])
-        counts = self.folder.dataset.counts()
-        self.folder.set_state({**state, **counts, "crew": self.crew.state(), "search": self.settings.search()})
+        if phase != "walking" or not self._counts:
+            self._counts = self.folder.dataset.counts()
+        self.folder.set_state({**state, **self._counts, "crew": self.crew.state(), "search": self.settings.search()})
 
     def _finish(self) -> None:
         selection = self.settings.selection
@@ -323,8 +325,9 @@ def _described(passage: Passage) -> str:
 
 
 def _summary(record: dict, select: float) -> str:
-    graded = sum(record["histogram"])
-    text = f"{graded} grades, the highest {record['highest_grade']:.3g}"
+    bins = [*(f"{end:.3g}" for end in GRADES), "more"]
+    counts = ", ".join(f"{name}: {n}" for name, n in zip(bins, record["histogram"], strict=True) if n)
+    text = f"grades up to {counts}"
     if record["selected"]:
         return f"{text}; {record['selected']} of {record['flagged']} flagged configurations to be labelled"
     return f"{text}; nothing above {select:g}" if record["converged"] else text

@@ -102,9 +102,7 @@ class MemoryWalk(Walk):
         if not self._broke:
             return None
         self._broke = False
-        broken = self._step
         self._commands("fix_modify mtp_rollback restore")
-        self._commands(f'print "mtp: a new potential; back from step {broken} to step {self._step}"')
         return self._step
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import mpi4py.MPI as MPI
 
-from mtp.errors import Error
+from mtp.errors import Error, LibraryError
 from mtp.summation import Ranks
 
 Result = TypeVar("Result")
@@ -52,8 +52,17 @@ def led(comm: MPI.Comm, action: Callable[[Ranks], Result]) -> Result:
 
 
 def from_leaders(comm: MPI.Comm, leaders: list[int], action: Callable[[], Any]) -> list[Any]:
-    """Do it on every rank; rank 0 gets the results of some of them, and all the first error."""
-    outcome = _outcome(action)
+    """Do it on every rank; rank 0 gets the results of some of them, and all the first error.
+
+    The action is to raise Error on all ranks of a group alike. Anything else is raised where it happens: others may
+    wait in the middle of something, and the caller ends them.
+    """
+    try:
+        outcome = (True, action())
+    except LibraryError:
+        raise
+    except Error as error:
+        outcome = (False, error)
     politely(comm)
     found = comm.gather(outcome if comm.rank in leaders or not outcome[0] else None)
     failure = None

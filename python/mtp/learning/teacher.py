@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Thread
+from contextlib import ExitStack
 
 from ase import Atoms
 
@@ -12,7 +12,7 @@ from mtp import structures
 from mtp.errors import Error
 from mtp.evaluation import compare
 from mtp.fit import Step, fit
-from mtp.labelling import add_given, label_pending
+from mtp.labelling import LabelQueue, add_given
 from mtp.learning import target
 from mtp.learning.choice import choose
 from mtp.learning.folder import Folder
@@ -27,8 +27,9 @@ class Teacher:
     def __init__(self, settings: LearnSettings, folder: Folder, say: Callable[[str], None]) -> None:
         self.settings, self.folder, self.say = settings, folder, say
         self.data: list[Atoms] = []
-        self._thread: Thread | None = None
-        self._failure: BaseException | None = None
+        self._stack = ExitStack()
+        self._queue: LabelQueue | None = None
+        self._number = 0  # of the round that is being labelled
 
     def begin(self) -> None:
         """Add the first data to the data set, unless they are there."""
@@ -38,30 +39,30 @@ class Teacher:
             for name, atoms in structures.first_candidates(initial, self.settings.seed):
                 dataset.add_candidate(atoms, 0, f"made: {name}")
 
-    def label(self, number: int) -> None:
-        """Label everything that is pending."""
-        said = lambda text: self.say(f"round {number}: {text}")  # noqa: E731
-        label_pending(self.folder.dataset, self.settings.labelling, self.settings.species, said)
-
-    def label_meanwhile(self, number: int) -> None:
-        """Begin to label everything that is pending, until `labelled` tells that it is done."""
-
-        def work() -> None:
-            try:
-                self.label(number)
-            except BaseException as failure:  # raised where it is waited for
-                self._failure = failure
-
-        self._thread, self._failure = Thread(target=work, daemon=True), None
-        self._thread.start()
+    def begin_to_label(self, number: int) -> None:
+        """Submit everything that is pending; `labelled` stores what comes back."""
+        self._number = number
+        if self.folder.dataset.pending():
+            if self._queue is None:
+                queue = LabelQueue(self.folder.dataset, self.settings.labelling, self.settings.species, self._said)
+                self._queue = self._stack.enter_context(queue)
+            if number > 0:
+                self._queue.expect(self._previous(number))
+            self._queue.submit_pending()
 
     def labelled(self, wait: bool = False) -> bool:
-        """Whether `label_meanwhile` has ended. Raises what it raised."""
+        """Whether all that was submitted is stored."""
+        if self._queue is None:
+            return True
         if wait:
-            self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-        return not self._thread.is_alive()
+            self._queue.wait()
+        self._queue.poll()
+        return self._queue.n_waiting == 0
+
+    def close(self) -> None:
+        """End calculations in hand; their candidates stay pending."""
+        self._stack.close()
+        self._queue = None
 
     def fit(self, number: int, ranks: Ranks) -> Potential | None:
         """The potential of a round; None where it is in the folder, complete."""
@@ -120,6 +121,9 @@ class Teacher:
         changed = f", changed by {change:.2g}" if earlier else ""
         self.say(f"round {number}: target {value:.6g} ± {error:.2g}{changed}")
         return {"value": value, "error": error, "change": change}
+
+    def _said(self, text: str) -> None:
+        self.say(f"round {self._number}: {text}")
 
     def _progress(self, step: Step) -> None:
         if step.iteration % 10 == 0:

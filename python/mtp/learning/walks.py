@@ -13,7 +13,8 @@ from ase import Atoms
 
 from mtp.potential import Potential
 
-GRADES = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)  # ends of the bins of a histogram; the last one is open
+# Ends of the bins of a histogram, of which the last is open. Maxvol leaves what is known at 1.001.
+GRADES = (1.001, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
 
 @dataclass

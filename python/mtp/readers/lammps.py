@@ -32,11 +32,13 @@ def dump(
 ) -> Iterator[Atoms | Skip]:
     """Read the frames of a text dump one by one; a frame that the file cuts short is a Skip.
 
+    Atoms come in the order of the array "id", where there is one; info has "step".
+
     Args:
         path: the dump, its columns named: id, type or element, x y z (or xu, xs, xsu), fx fy fz.
         species: elements in the order of LAMMPS' types.
         units: LAMMPS' units; what the file itself says must agree.
-        columns: names of arrays for further columns; where given, info gets "step".
+        columns: names of arrays for further columns.
 
     Raises:
         FormatError: a frame that is no dump's, with its line.
@@ -66,10 +68,10 @@ def dump(
                 yield CUT_OFF
                 return
             split = [row.split() for row in rows]
-            atoms = _frame(lines, words, split, header["BOX BOUNDS"], species, units, columns or {})
-            if columns is not None and "TIMESTEP" in header:
-                atoms.info["step"] = lines.integer(header["TIMESTEP"][0].strip(), "the step")
-            yield atoms
+            frame = _frame(lines, words, split, header["BOX BOUNDS"], species, units, columns or {})
+            if "TIMESTEP" in header:
+                frame.info["step"] = lines.integer(header["TIMESTEP"][0].strip(), "the time step")
+            yield frame
             header = {}
         else:
             rows = [next(lines, "") for _ in range(SECTIONS[name])]
@@ -134,7 +136,9 @@ def _frame(
         atoms.new_array(name, numbers([column])[:, 0])
     forces = convert(numbers(FORCE), "force", units, "ASE") if set(FORCE) <= set(columns) else None
     if "id" in columns:
-        order = np.argsort(numbers(["id"])[:, 0], kind="stable")
+        ids = numbers(["id"])[:, 0].astype(np.int64)
+        atoms.new_array("id", ids)
+        order = np.argsort(ids, kind="stable")
         atoms, forces = atoms[order], None if forces is None else forces[order]
     if forces is not None:
         atoms.calc = SinglePointCalculator(atoms, forces=forces)

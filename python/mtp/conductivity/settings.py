@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the methods of molecular dynamics are told."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, model_validator
+
+from mtp.conductivity.flux import flux_problem, refused_commands
+from mtp.errors import Error
+from mtp.settings import Crystal, Elements, Repeat, Section
+
+Self = TypeVar("Self", bound="MolecularDynamics")
+Positive = Annotated[float, Field(gt=0)]
+Axis = Literal["x", "y", "z"]
+
+GROWS = {"runs", "time"}  # may be raised in a folder that was begun
+
+
+class MolecularDynamics(Section):
+    """A structure, its potential, and how it is prepared. Paths are relative to the settings file.
+
+    folder: of all that is kept; the same command goes on there. crystal or file: one structure, periodic, repeated
+    `repeat` times. potential: an MTP; or pair: LAMMPS' commands pair_style, pair_coeff and pair_modify, in units metal,
+    for the atom types in the order of `species` (by default of first appearance). masses: by element, in place of the
+    standard ones. temperature: K. timestep: ps. equilibration: ps at the temperature before anything is sampled.
+    pressure_GPa: where given, the cell is found at this pressure first, as long as `equilibration` and in the ways that
+    `box` names; otherwise it stays. stress_limit_GPa: a larger mean pressure is told. runs: independent ones, from
+    different velocities; each of `time` ps. chunk: ps after which what was sampled is kept.
+    """
+
+    folder: Path
+    crystal: Crystal | None = None
+    file: Path | None = None
+    repeat: tuple[Repeat, Repeat, Repeat] = (1, 1, 1)
+    species: Elements | None = None
+    potential: Path | None = None
+    pair: list[str] | None = None
+    masses: dict[str, Positive] = Field(default_factory=dict)
+    temperature: Positive
+    timestep: float = Field(0.001, gt=0, le=0.05)
+    equilibration: Positive = 20.0
+    pressure_GPa: float | None = None
+    box: Literal["iso", "aniso", "tri"] = "iso"
+    stress_limit_GPa: Positive = 0.5
+    runs: int = Field(4, ge=1)
+    time: Positive = 200.0
+    chunk: Positive = 20.0
+    seed: int = Field(1, ge=1, le=100_000_000)
+
+    @model_validator(mode="after")
+    def _one_of_each(self: Self) -> Self:
+        if (self.crystal is None) == (self.file is None):
+            raise ValueError("give either a `crystal` or a `file`")
+        if (self.potential is None) == (self.pair is None):
+            raise ValueError("give either a `potential` or commands of a `pair` style")
+        if self.pair is not None and (problem := refused_commands(self.pair)):
+            raise ValueError(problem)
+        if self.time < self.chunk:
+            raise ValueError(f"`time` ({self.time:g} ps) must not be shorter than `chunk` ({self.chunk:g} ps)")
+        for name in ("chunk", "equilibration"):
+            if getattr(self, name) < 100 * self.timestep:
+                raise ValueError(f"`{name}` must be 100 steps at least: times are in ps, as is `timestep`")
+        return self
+
+    def steps(self, time: float) -> int:
+        """How many steps a time (ps) takes."""
+        return max(1, round(time / self.timestep))
+
+    @property
+    def n_chunks(self) -> int:
+        return max(1, round(self.time / self.chunk))
+
+    def form(self) -> dict[str, Any]:
+        """What must stay as it is in a folder: everything that changes trajectories and what is sampled of them."""
+        form = self.model_dump(
+            mode="json", exclude={"folder", "file", "potential", "stress_limit_GPa", *GROWS, *self.analysis()}
+        )
+        for name in ("file", "potential"):
+            path = getattr(self, name)
+            form[name] = path and hashlib.sha256(read_bytes(path)).hexdigest()
+        return form
+
+    @classmethod
+    def analysis(cls) -> set[str]:
+        """Keys that only the analysis reads."""
+        return set()
+
+    def resolve(self: Self, base: Path) -> Self:
+        """The same with all paths taken from `base`."""
+        return self.model_copy(
+            update={
+                name: path and base / path for name in ("folder", "file", "potential") for path in [getattr(self, name)]
+            }
+        )
+
+
+class _WithFlux(MolecularDynamics):
+    """A method that reads the heat flux, which LAMMPS has right for some pair styles alone."""
+
+    @model_validator(mode="after")
+    def _right_flux(self: Self) -> Self:
+        if self.pair is not None and (problem := flux_problem(self.pair)):
+            raise ValueError(problem)
+        return self
+
+
+class GreenKubo(_WithFlux):
+    """Equilibrium: the spectrum of the heat flux at frequency zero.
+
+    interval: ps between samples. symmetry: of the conductivity: that of the crystal (before it is repeated), that of a
+    fluid or glass, or none. fluid: atoms diffuse, so that in mixtures the conductivity is that without particle
+    currents. cut_frequency: THz, see mtp.conductivity.spectral. longest: ps, of the running integral.
+    """
+
+    folder: Path = Path("green_kubo")
+    interval: Positive = 0.01
+    symmetry: Literal["crystal", "isotropic", "none"] = "crystal"
+    fluid: bool = False
+    cut_frequency: Positive | None = None
+    longest: Positive | None = None
+
+    @classmethod
+    def analysis(cls) -> set[str]:
+        return {"symmetry", "fluid", "cut_frequency", "longest"}
+
+    @model_validator(mode="after")
+    def _sampling(self) -> GreenKubo:
+        if self.interval < 0.999 * self.timestep:
+            raise ValueError(f"`interval` ({self.interval:g} ps) is shorter than a step ({self.timestep:g} ps)")
+        return self
+
+
+class Hnemd(_WithFlux):
+    """Homogeneous non-equilibrium: the mean heat flux under a small driving field.
+
+    fields: 1/Å, two or more strengths along `axis`, each in `runs` runs of `time`; the first `transient` ps of each are
+    left out. interval: ps between samples.
+    """
+
+    folder: Path = Path("hnemd")
+    axis: Axis = "x"
+    fields: list[Positive] = Field(min_length=2)
+    transient: Positive = 20.0
+    interval: Positive = 0.01
+
+    @classmethod
+    def analysis(cls) -> set[str]:
+        return {"fields", "transient"}
+
+    @model_validator(mode="after")
+    def _different_fields(self) -> Hnemd:
+        if sorted(set(self.fields)) != self.fields:
+            raise ValueError(f"`fields` must grow: the smallest is the one least in doubt, found {self.fields}")
+        if self.transient > self.time / 2:
+            raise ValueError("`transient` must not be longer than half of `time`")
+        return self
+
+
+class Nemd(MolecularDynamics):
+    """A temperature gradient between two driven layers, half the cell apart.
+
+    axis: of the gradient, "x" along the first cell vector, and so on; perpendicular to the other two. lengths: repeats
+    along it, in place of that in `repeat`: one cell each, extrapolated to infinite length. drive: `swap` exchanges
+    velocities every `swap_interval` steps (Müller-Plathe); `exchange` takes `power` (eV/ps) out of the cold and puts it
+    into the hot layer (enhanced heat exchange). bins: of the profile, along the whole cell, even. transient: ps before
+    anything is sampled. interfaces: places along the axis, as fractions of the cell, where the temperature jumps:
+    between the driven layers at 0 and 1/2, and back.
+    """
+
+    folder: Path = Path("nemd")
+    axis: Axis = "z"
+    lengths: list[Repeat] | None = None
+    drive: Literal["swap", "exchange"] = "swap"
+    swap_interval: int = Field(100, ge=1)
+    power: Positive | None = None
+    bins: int = Field(40, ge=12)
+    transient: Positive = 50.0
+    interfaces: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=list)
+    runs: int = Field(1, ge=1)
+
+    @classmethod
+    def analysis(cls) -> set[str]:
+        return {"lengths", "interfaces"}
+
+    @model_validator(mode="after")
+    def _drive(self) -> Nemd:
+        if self.drive == "exchange" and self.power is None:
+            raise ValueError("`power` (eV/ps) must be given for the drive 'exchange'")
+        if self.bins % 2:
+            raise ValueError("`bins` must be even: the cold layer is half the cell from the hot one")
+        if len(set(self.lengths or [1])) < len(self.lengths or [1]):
+            raise ValueError("`lengths` must differ")
+        halves = [place < 0.5 for place in self.interfaces]
+        if self.interfaces and (len(halves) > 2 or halves.count(True) > 1 or halves.count(False) > 1):
+            raise ValueError("`interfaces`: at most one below and one above 0.5")
+        return self
+
+
+def read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Error(f"{path}: cannot be read: {error.strerror}") from error
