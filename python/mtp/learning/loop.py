@@ -277,7 +277,7 @@ class Loop:
             write_data(path, atoms, self.settings.species)
         if "crew" in state and state["search"] == self.settings.search():
             walking = state["phase"] == "walking" and state["round"] == number
-            self._resumed = state["crew"] | ({} if walking else {"passed": [0] * len(self.scripts)})
+            self._resumed = state["crew"] | ({} if walking else {"passed": [0] * len(self.titles)})
 
     def _note(self, phase: str, number: int) -> None:
         """Write down what the loop is at."""
