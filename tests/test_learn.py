@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import lammps
 import numpy as np
 import pytest
 from ase import Atoms
@@ -343,19 +344,17 @@ def test_a_target_that_fails_is_an_error(mtp, tmp_path, how, says):
     refused(mtp(tmp_path, "learn", "learn.toml"), says)
 
 
-def test_small_cells_are_cut_from_large_walks(mtp, tmp_path):
-    cutting = SILICON % TERSOFF + "\n[cutting]\nmax_atoms = 40\n"
-    large = ("a = 5.432}\ntemperatures = [600]", "a = 5.432, repeat = [2, 2, 2]}\ntemperatures = [900]")
-    for name, text in (("memory", cutting), ("files", transported(cutting))):
-        folder = tmp_path / name
-        folder.mkdir()
-        settings(folder, text, large, ("steps = 300", "steps = 60"))
-        learned(mtp(folder, "learn", "learn.toml"))
-        dataset, _ = consistent(folder / "run")
-        cut = [atoms for atoms in dataset.labelled() if atoms.info["round"] > 0]
-        assert cut
-        assert max(map(len, cut)) <= 40
-        assert all("around atom" in atoms.info["origin"] for atoms in cut)
+@pytest.mark.parametrize("transport", ["memory", pytest.param("files", marks=pytest.mark.slow)])
+def test_small_cells_are_cut_from_large_walks(mtp, tmp_path, transport):
+    text = SILICON % TERSOFF + "\n[cutting]\nmax_atoms = 48\n"
+    large = ("a = 5.432}\ntemperatures = [600]", "a = 5.432, repeat = [2, 2, 2]}\ntemperatures = [800]")
+    settings(tmp_path, transported(text) if transport == "files" else text, large, ("steps = 300", "steps = 40"))
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    dataset, _ = consistent(tmp_path / "run")
+    cut = [atoms for atoms in dataset.labelled() if atoms.info["round"] > 0]
+    assert cut
+    assert max(map(len, cut)) <= 48
+    assert all("around atom" in atoms.info["origin"] for atoms in cut)
 
 
 def test_the_status_is_told_from_the_folder_alone(mtp, tmp_path, begun):
@@ -476,9 +475,13 @@ def test_a_loop_goes_on_without_its_state(mtp, tmp_path, begun):
     consistent(tmp_path / "run")
 
 
-def test_a_machine_without_the_reference_potential_says_so(mtp, tmp_path):
-    settings(tmp_path, SILICON % TERSOFF, ("SiC.tersoff", "absent.tersoff"))
-    refused(mtp(tmp_path, "learn", "learn.toml"), "candidates of round 0 could be labelled", "absent.tersoff")
+def test_a_machine_without_the_reference_potential_says_so_and_goes_on_with_it(mtp, tmp_path):
+    settings(tmp_path, SILICON % TERSOFF, ("SiC.tersoff", "absent.tersoff"), ("steps = 300", "steps = 50"))
+    refused(mtp(tmp_path, "learn", "learn.toml"), "absent.tersoff", "LAMMPS_POTENTIALS")
+    shipped = Path(lammps.__file__).parent / "share" / "lammps" / "potentials" / "SiC.tersoff"
+    shutil.copy(shipped, tmp_path / "absent.tersoff")
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+    consistent(tmp_path / "run")
 
 
 def test_candidates_of_a_round_that_was_cut_short_do_not_stay(mtp, tmp_path, begun):
@@ -767,6 +770,15 @@ def test_groups_of_ranks_share_what_they_learn(mtp, tmp_path):
     whole = {p["title"] for p in rounds[-1]["passages"] if p["begin"] == 0 and p["finished"] and not p["flagged"]}
     assert whole == {"300 K", "900 K", "1200 K", "300 to 1200 K"}
     assert "to be labelled" in output
+
+
+@pytest.mark.slow
+def test_groups_walk_on_while_others_wait_for_labels(mtp, tmp_path):
+    walks = (("[600]", "[100, 1200]"), ("steps = 300", "steps = 20000"))
+    settings(tmp_path, "groups = 2\nrounds = 3\n" + SILICON % ase_labeller("Slow"), *walks)
+    output = mtp(tmp_path, "learn", "learn.toml", ranks=2, SLOW="1").stdout
+    waits = re.findall(r"to be labelled\n(.*?)labelled", output, re.DOTALL)
+    assert any("100 K: steps" in wait for wait in waits)
 
 
 def test_more_groups_than_ranks_are_refused(mtp, tmp_path):

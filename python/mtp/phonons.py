@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.cell import Cell
 from ase.dft.kpoints import BandPath, parse_path_string
 
 from mtp.properties import Found, NotApplicable, Solid, repeats
+
+if TYPE_CHECKING:
+    from phonopy import Phonopy
 
 MESH = 100.0  # length that sets phonopy's mesh of q-points for the density of states, Å
 PATH_DENSITY = 60.0  # points per Å⁻¹ along the bands
@@ -51,29 +55,29 @@ def phonons(solid: Solid) -> Found:
     acoustic = frequencies(crystal, [[0, 0, 0]])[0]
     acoustic = acoustic[np.argsort(abs(acoustic))[:3]]
     crystal.symmetrize_force_constants()
+    details = dispersion(crystal)
+    points = special(band_path(crystal))
+    values = {f"phonon_{name}": sorted(map(float, frequencies(crystal, [q])[0])) for name, q in points}
+    values |= {"phonon_min": details.pop("min_THz"), "phonon_max": details.pop("max_THz")}
+    details |= {"acoustic_THz": acoustic.tolist(), "atoms": len(crystal.supercell), "displacements": len(forces)}
+    notes = [not_stable(details)] if details["imaginary"] else []
+    return Found(values, details, notes)
 
-    path = Cell(crystal.primitive.cell).bandpath(density=PATH_DENSITY)
+
+def dispersion(crystal: Phonopy, imaginary: float = IMAGINARY) -> dict[str, Any]:
+    """Frequencies of phonopy's crystal along ASE's path through the special points, and their density of states.
+
+    Frequencies below `imaginary` (THz) are listed in `imaginary`, the lowest first, of the `n_q` q-points looked at.
+    """
+    path = band_path(crystal)
     distance, places, labels = path.get_linear_kpoint_axis()
     bands = frequencies(crystal, path.kpts)
     crystal.run_mesh(MESH)
     crystal.run_total_dos()
     q_points = np.concatenate([path.kpts, crystal.mesh.qpoints])
     everywhere = np.concatenate([bands, crystal.mesh.frequencies])
-    values = {f"phonon_{name}": sorted(map(float, frequencies(crystal, [q])[0])) for name, q in special(path)}
-    values |= {"phonon_min": float(everywhere.min()), "phonon_max": float(everywhere.max())}
-    imaginary = [
-        {"q": q_points[k].tolist(), "THz": float(everywhere[k, 0])}
-        for k in np.argsort(everywhere.min(axis=1))
-        if everywhere[k].min() < IMAGINARY
-    ]
-    notes = []
-    if imaginary:
-        softest = ", ".join(f"{x:.3f}" for x in imaginary[0]["q"])
-        notes.append(
-            f"imaginary modes at {len(imaginary)} of {len(q_points)} q-points, {imaginary[0]['THz']:.2f} THz "
-            f"at q = ({softest}): the crystal is not stable"
-        )
-    details = {
+    lowest = everywhere.min(axis=1)
+    return {
         "path": path.path,
         "distance": distance.tolist(),
         "places": places.tolist(),
@@ -82,12 +86,28 @@ def phonons(solid: Solid) -> Found:
         "bands_THz": bands.tolist(),
         "dos_THz": crystal.total_dos.frequency_points.tolist(),
         "dos": crystal.total_dos.dos.tolist(),
-        "acoustic_THz": acoustic.tolist(),
-        "imaginary": imaginary,
-        "atoms": len(crystal.supercell),
-        "displacements": len(forces),
+        "imaginary": [
+            {"q": q_points[k].tolist(), "THz": float(lowest[k])} for k in np.argsort(lowest) if lowest[k] < imaginary
+        ],
+        "n_q": len(q_points),
+        "min_THz": float(everywhere.min()),
+        "max_THz": float(everywhere.max()),
     }
-    return Found(values, details, notes)
+
+
+def not_stable(details: dict[str, Any]) -> str:
+    """What a dispersion with imaginary frequencies says of the crystal."""
+    worst = details["imaginary"][0]
+    softest = ", ".join(f"{x:.3f}" for x in worst["q"])
+    return (
+        f"imaginary modes at {len(details['imaginary'])} of {details['n_q']} q-points, {worst['THz']:.2f} THz "
+        f"at q = ({softest}): the crystal is not stable"
+    )
+
+
+def band_path(crystal: Phonopy) -> BandPath:
+    """ASE's path for the primitive cell."""
+    return Cell(crystal.primitive.cell).bandpath(density=PATH_DENSITY)
 
 
 def special(path: BandPath) -> list[tuple[str, np.ndarray]]:

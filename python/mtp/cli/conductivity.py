@@ -56,6 +56,40 @@ def nemd(settings: Settings, json_file: JsonOption = None) -> None:
     _molecular_dynamics(settings, Nemd, run, json_file)
 
 
+@conductivity.command()
+def bte(settings: Settings, json_file: JsonOption = None) -> None:
+    """Phonons and the Boltzmann transport equation. The same command goes on after an interruption."""
+    from mtp.conductivity.bte import bte as run
+    from mtp.conductivity.bte_output import draw, table
+    from mtp.conductivity.bte_settings import BteSettings
+    from mtp.settings import load
+
+    check_output(json_file)
+    resolved = load(settings, BteSettings).resolve(settings.parent)
+    found = run(resolved, console.print)
+    console.print(table(found))
+    for figure in draw(found, resolved.folder):
+        console.print(f"wrote {figure}")
+    console.print(f"wrote {resolved.folder / 'result.json'}")
+    write_json(json_file, found)
+
+
+@conductivity.command()
+def continuum(settings: Settings, json_file: JsonOption = None) -> None:
+    """Effective conductivity of polycrystals and heterostructures, by finite elements."""
+    from mtp.conductivity.continuum import continuum as run
+    from mtp.conductivity.continuum_output import table
+    from mtp.conductivity.continuum_settings import ContinuumSettings
+    from mtp.settings import load
+
+    check_output(json_file)
+    resolved = load(settings, ContinuumSettings).resolve(settings.parent)
+    found = run(resolved, console.print)
+    console.print(table(found))
+    console.print(f"wrote {resolved.folder}")
+    write_json(json_file, found)
+
+
 def _molecular_dynamics(
     settings: Path, model: type, run: Callable[..., dict[str, Any]], json_file: Path | None
 ) -> None:

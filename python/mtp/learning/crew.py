@@ -83,8 +83,8 @@ class Crew:
         return min(self.passed)
 
     def assign(self, needed: int) -> None:
-        """Give each idle group the next walk that has not passed so often, and that no other group is on, because two of
-        the same would write the same files. On rank 0."""
+        """Give each idle group the next walk that has not passed so often, and that no other group is on, because both
+        would write the same files. On rank 0."""
         for post in self.posts:
             if post.walk is not None:
                 continue

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a calculation of an effective conductivity is told."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from mtp.errors import Error
+from mtp.settings import Section
+
+Positive = Annotated[float, Field(gt=0)]
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+class Geometry(Section):
+    """A periodic box, whose edges are `box` in units of the first.
+
+    voronoi: cells of `grains` random points, moved to the cells' centres `regular` times; `realisations` of them, from
+    `seed` on. laminate: layers across x, as thick as `thicknesses` tell. checkerboard: 2 × 2 (× 2). labels: from a
+    `file` (.npy, or text in two dimensions) the grain of each voxel, first index along x; equal labels are one grain.
+    Steps of voxels on slanted boundaries make these longer than they are: for conductances, take polygons (voronoi).
+    """
+
+    type: Literal["voronoi", "laminate", "checkerboard", "labels"] = "voronoi"
+    dimension: Literal[2, 3] = 2
+    box: list[Positive] | None = None
+    grains: int = Field(30, ge=1)
+    regular: int = Field(0, ge=0)
+    realisations: int = Field(3, ge=1)
+    seed: int = 1
+    thicknesses: list[Positive] = Field(default_factory=lambda: [1.0, 1.0], min_length=1)
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Geometry:
+        if self.box is not None and len(self.box) != self.dimension:
+            raise ValueError(f"`box` wants {self.dimension} edges, found {len(self.box)}")
+        if (self.file is None) == (self.type == "labels"):
+            raise ValueError("`file` goes with the type 'labels', and must be given there")
+        return self
+
+
+class Phase(Section):
+    """A material.
+
+    kappa, W/mK: a number, or xx yy zz yz xz xy of its crystal axes, and the standard `error` of its mean; or the `file`
+    of a result, at one of its temperatures (K). share: of the grains of a Voronoi geometry; grains of other geometries
+    take the phases in turn. orientation of the crystal axes: random, turned about z at random, or along the box.
+    """
+
+    name: str
+    kappa: Positive | list[float] | None = None
+    error: float = Field(0.0, ge=0)
+    file: Path | None = None
+    temperature: float = Field(300.0, gt=0)
+    share: float = Field(1.0, gt=0)
+    orientation: Literal["random", "plane", "aligned"] = "random"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Phase:
+        if (self.kappa is None) == (self.file is None):
+            raise ValueError("give either `kappa` or the `file` of a result")
+        if isinstance(self.kappa, list) and len(self.kappa) != 6:
+            raise ValueError("`kappa` wants a number, or six of a tensor: xx yy zz yz xz xy")
+        return self
+
+    def known(self) -> tuple[np.ndarray, float]:
+        """The tensor (3, 3), W/mK, and the relative error of its mean.
+
+        Raises Error where the file holds none at the temperature, or it is not positive.
+        """
+        values, error = (self.kappa, self.error) if self.file is None else _conductivity(self.file, self.temperature)
+        tensor = np.zeros((3, 3))
+        for (i, j), value in zip(VOIGT, values if isinstance(values, list) else [values] * 3 + [0.0] * 3, strict=True):
+            tensor[i, j] = tensor[j, i] = value
+        if np.linalg.eigvalsh(tensor)[0] <= 0:
+            raise Error(f"the conductivity of the phase {self.name} is not positive: {values}")
+        return tensor, 3 * error / float(np.trace(tensor))
+
+
+class Boundary(Section):
+    """Boundaries between grains of two phases: their conductance, MW/m²K (inf: no resistance), with its standard
+    `error`; or the `file` of a result with it."""
+
+    between: tuple[str, str]
+    conductance: float | None = Field(None, gt=0)
+    error: float = Field(0.0, ge=0)
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Boundary:
+        if (self.conductance is None) == (self.file is None):
+            raise ValueError("give either a `conductance` or the `file` of a result")
+        return self
+
+    def known(self) -> tuple[float, float]:
+        """The conductance, MW/m²K, and its relative error. Raises Error where the file holds none."""
+        if self.file is None:
+            return self.conductance, self.error / self.conductance
+        found = _result(self.file, "conductance_MW_m2K")["conductance_MW_m2K"]
+        return found["value"], found["error"] / found["value"]
+
+
+class ContinuumSettings(Section):
+    """Effective conductivity of what is made of grains. Paths are relative to the settings file.
+
+    conductance: of boundaries that `boundaries` do not name, MW/m²K; inf (the default): no resistance. sizes, nm: of
+    the mean grain (the box's volume for each grain, to the power 1/dimension) of voronoi, of the box along x of others.
+    tolerance: relative distance of the bounds at which refinement ends; refinements: at most, unknowns: at most.
+    """
+
+    folder: Path = Path("continuum")
+    geometry: Geometry = Field(default_factory=Geometry)
+    phases: list[Phase] = Field(min_length=1)
+    boundaries: list[Boundary] = Field(default_factory=list)
+    conductance: float = Field(math.inf, gt=0)
+    sizes: list[Positive] = Field(default_factory=lambda: [100.0], min_length=1)
+    tolerance: float = Field(0.01, gt=0)
+    refinements: int = Field(6, ge=0)
+    unknowns: int = Field(300_000, ge=1)
+
+    @model_validator(mode="after")
+    def _names(self) -> ContinuumSettings:
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError("each phase must have a name of its own")
+        for boundary in self.boundaries:
+            if unknown := set(boundary.between) - set(names):
+                raise ValueError(f"no phase is named {', '.join(sorted(unknown))}: phases are {', '.join(names)}")
+        return self
+
+    def conductances(self) -> tuple[np.ndarray, np.ndarray]:
+        """Between each two phases, (n, n), W/m²K, and their relative errors. Raises Error for a file without one."""
+        place = {phase.name: k for k, phase in enumerate(self.phases)}
+        found, errors = np.full((len(place), len(place)), self.conductance), np.zeros((len(place), len(place)))
+        for boundary in self.boundaries:
+            i, j = (place[name] for name in boundary.between)
+            found[i, j], errors[i, j] = found[j, i], errors[j, i] = boundary.known()
+        return 1e6 * found, errors
+
+    def resolve(self, base: Path) -> ContinuumSettings:
+        """The same with all paths taken from `base`."""
+        phases = [phase.model_copy(update={"file": phase.file and base / phase.file}) for phase in self.phases]
+        boundaries = [part.model_copy(update={"file": part.file and base / part.file}) for part in self.boundaries]
+        geometry = self.geometry.model_copy(update={"file": self.geometry.file and base / self.geometry.file})
+        parts = {"phases": phases, "boundaries": boundaries, "geometry": geometry}
+        return self.model_copy(update={"folder": base / self.folder, **parts})
+
+
+def _result(path: Path, key: str) -> dict[str, Any]:
+    """A result of `mtp conductivity` that holds the key."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        found[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Error(f"{path}: is no result with {key}: {error}") from None
+    return found
+
+
+def _conductivity(path: Path, temperature: float) -> tuple[float | list[float], float]:
+    """κ and the error of its mean, of a result with one value (molecular dynamics) or tensors at temperatures."""
+    found = _result(path, "kappa_W_mK")
+    kappa, known = found["kappa_W_mK"], found.get("temperatures_K")
+    if known is None:
+        return kappa["value"], kappa["error"]
+    for k, at in enumerate(known):
+        if abs(at - temperature) < 1e-6 * temperature:
+            total = found["uncertainty_W_mK"]["total"]
+            return kappa[k], float(np.mean(total[k][:3])) if total else 0.0
+    raise Error(f"{path}: holds no conductivity at {temperature:g} K, but at {', '.join(f'{t:g}' for t in known)} K")

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Crew: which walks are next, which have passed, and what a new potential and an interruption change."""
+
+import mpi4py.MPI as MPI
+import pytest
+from ase import Atoms
+
+from mtp.errors import Error
+from mtp.learning.crew import Crew
+from mtp.learning.ranks import Stopped
+from mtp.learning.walks import Passage, Walk
+
+LENGTH = 30
+
+
+class Toy(Walk):
+    """Goes its steps; `met` tells at which turns and steps it breaks or flags something."""
+
+    def __init__(self, number: int, met: dict) -> None:
+        self.title, self.number, self.met = f"walk {number}", number, met
+
+    def begin(self, potential, path, turn):
+        self.step, self.turn = 0, turn
+
+    def go_on(self, steps=None):
+        end = LENGTH if steps is None else min(LENGTH, self.step + steps)
+        passage = Passage(self.title, self.step, end)
+        what, at = self.met.pop((self.number, self.turn), (None, LENGTH))
+        if what == "error":
+            raise Error("the walk cannot be begun")
+        if what is not None:
+            passage.flagged = [Atoms()]
+        if what == "break":
+            passage.end = passage.break_step = at
+        self.step = passage.end
+        passage.finished = passage.complete and self.step == LENGTH
+        return passage
+
+    def take(self, potential, path):
+        return self.step
+
+    def close(self):
+        pass
+
+
+def crew(met: dict, n_walks: int = 3, chunk: int | None = None) -> Crew:
+    return Crew(lambda k, comm: Toy(k, met), n_walks, 1, chunk, MPI.COMM_SELF)
+
+
+def legs(crew: Crew, needed: int = 1) -> list[str]:
+    """Titles of the walks until there is something to learn, or all have passed."""
+    titles = []
+    while crew.passes() < needed and not crew.wants:
+        crew.assign(needed)
+        titles += [passage.title for passage in crew.leg(None, None)]
+    return titles
+
+
+@pytest.mark.parametrize("needed", [1, 2])
+def test_all_walks_pass_in_turn(needed):
+    quiet = crew({})
+    assert legs(quiet, needed) == ["walk 0", "walk 1", "walk 2"] * needed
+    assert quiet.turns == [needed] * 3
+    assert not quiet.wants
+
+
+def test_a_walk_that_broke_does_not_count_and_the_others_follow():
+    learning = crew({(1, 0): ("break", 10)})
+    assert legs(learning) == ["walk 0", "walk 1"]
+    assert learning.wants
+    assert learning.take(None, None) == [{"walk": "walk 1", "from": 10, "to": 10}]
+    assert learning.passed == [0, 0, 0]
+    # walk 1 goes on to its end, but only a whole walk is a pass
+    assert legs(learning) == ["walk 1", "walk 2", "walk 0", "walk 1"]
+    assert learning.turns == [2, 2, 1]
+
+
+def test_what_was_flagged_is_learned_when_the_walk_ends():
+    learning = crew({(0, 0): ("flag", 0)})
+    assert legs(learning) == ["walk 0"]
+    assert learning.wants
+    learning.take(None, None)
+    assert legs(learning) == ["walk 1", "walk 2", "walk 0"]
+
+
+def test_what_was_flagged_is_learned_after_so_many_steps_where_that_is_asked():
+    eager = crew({(0, 0): ("flag", 0)}, chunk=10)
+    eager.assign(1)
+    (passage,) = eager.leg(None, None)
+    assert (passage.end, eager.wants) == (10, True)
+
+
+def test_an_interrupted_crew_goes_on_with_the_walk_that_it_was_on():
+    before = crew({(1, 0): ("break", 10)})
+    legs(before)
+    after = crew({})
+    after.restore(before.state())
+    assert after.turns == [1, 0, 0]
+    after.restore({**before.state(), "passed": [0, 0, 0]})
+    assert legs(after) == ["walk 1", "walk 2", "walk 0"]
+    other = crew({}, n_walks=2)
+    other.restore(before.state())
+    assert other.turns == [0, 0]  # these are not the same walks
+
+
+def test_an_error_of_a_group_stops_all():
+    with pytest.raises(Stopped, match="cannot be begun"):
+        legs(crew({(0, 0): ("error", 0)}))
