@@ -24,6 +24,7 @@ from PIL import Image
 
 from mtp.configurations import Labels, with_labels, write
 from mtp.database import Dataset
+from mtp.learning.scripts import write_data
 from mtp.potential import Potential
 
 BIN = Path(sys.executable).parent
@@ -760,6 +761,35 @@ def test_lammps_elsewhere_learns_the_same(mtp, tmp_path, alone):
 def transported(text: str, ranks: int = 1) -> str:
     command = f"mpiexec -n {ranks} '{BIN / 'lmp'}'" if ranks > 1 else f"'{BIN / 'lmp'}'"
     return text + f'\n[transport]\ntype = "files"\ncommand = """{command}"""\n'
+
+
+USERS_INPUT = """
+units metal
+read_data silicon.data
+# mtp: potential
+velocity all create 900 ${seed}
+fix 1 all nvt temp 900 900 0.1
+%s
+# mtp: run 60
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_user_s_input_is_tried_before_the_first_label_and_learned_from(mtp, tmp_path, ranks):
+    text = SILICON % TERSOFF
+    settings(tmp_path, text[: text.index("[[exploration]]")] + '[[exploration]]\ninput = "hot.in"\n')
+    (tmp_path / "hot.in").write_text(USERS_INPUT % "fix 2 all ave/time 1 1 1 c_thermo_pe")
+    done = mtp(tmp_path, "learn", "learn.toml", ranks=ranks, timeout=60)
+    assert done.returncode != 0
+    assert done.stderr.count("hot.in: LAMMPS: ERROR: Cannot open file silicon.data") == 1
+    write_data(tmp_path / "silicon.data", bulk("Si", a=5.432, cubic=True), ["Si"])
+    done = mtp(tmp_path, "learn", "learn.toml", ranks=ranks, timeout=60)
+    assert done.returncode != 0
+    assert done.stderr.count("fix 2 of style ave/time cannot be rolled back") == 1
+    assert count(tmp_path, "labelled") + count(tmp_path, "pending") == 0
+    (tmp_path / "hot.in").write_text(USERS_INPUT % "")
+    learned(mtp(tmp_path, "learn", "learn.toml", ranks=ranks))
+    consistent(tmp_path / "run")
 
 
 def test_groups_of_ranks_share_what_they_learn(mtp, tmp_path):

@@ -83,6 +83,8 @@ class Loop:
             self.say(f"{self.folder}: learned already, in {len(rounds)} rounds: nothing to do")
         else:
             self._on_root(lambda: self._begin(len(rounds)))
+            if not rounds:
+                self._try_scripts()
         while not self._converged(rounds):
             number = len(rounds)
             if number >= self.settings.rounds:
@@ -279,6 +281,26 @@ class Loop:
             walking = state["phase"] == "walking" and state["round"] == number
             self._resumed = state["crew"] | ({} if walking else {"passed": [0] * len(self.titles)})
 
+    def _try_scripts(self) -> None:
+        """Find out before the first label, with a potential that is zero, whether LAMMPS takes users' inputs, and
+        whether it can be run elsewhere."""
+        inputs = [k for k, script in enumerate(self.scripts) if script.is_users]
+        path = self.folder.path / "zero.almtp"
+        zero = nothing(self.settings)
+        for k in inputs or ([0] if self.settings.transport.type == "files" else []):
+            self._on_root(lambda: zero.save(path))
+            walk = self._walk(k, self.comm)
+            try:
+                walk.begin(zero, path, turn=0)
+                failure = walk.go_on(0).failure
+            except Error as error:  # on all ranks alike
+                raise Stopped(str(error)) from error
+            finally:
+                walk.close()
+                self._on_root(lambda: path.unlink(missing_ok=True))
+            if failure is not None:
+                raise Stopped(f"{self.scripts[k].title}: {failure}")
+
     def _note(self, phase: str, number: int) -> None:
         """Write down what the loop is at."""
         posts = [post for post in self.crew.posts if post.walk is not None]
@@ -313,6 +335,17 @@ class Loop:
 
     def _on_root(self, action: Callable[[], Result]) -> Result:
         return on_root(self.comm, action)
+
+
+def nothing(settings: LearnSettings) -> Potential:
+    """A potential of the form that the settings describe, without energy and forces, and with grades up to one."""
+    form = settings.fit
+    potential = Potential.new(
+        form.level, settings.species, form.cutoff, form.min_distance or 0.5, form.radial_basis_size
+    )
+    potential.parameters = np.zeros(potential.facts.n_parameters)
+    potential.set_active_set(np.eye(potential.facts.n_parameters), settings.selection.mode)
+    return potential
 
 
 def _described(passage: Passage) -> str:

@@ -44,6 +44,7 @@ class Script:
     elements: list[str]
     steps: int
     folder: Path
+    is_users: bool = False
     variables: dict[str, str] = field(default_factory=dict)
 
     def titled(self, title: str) -> Script:
@@ -83,7 +84,7 @@ def marked(path: Path, species: Sequence[str]) -> Script:
         raise Error(f"{path}:{first + 1}: {', '.join(unknown)} is not among the loop's species {', '.join(species)}")
     before, after, rest = lines[:first], lines[first + 1 : second], lines[second + 1 :]
     texts = ("\n".join([*part, ""]) for part in (before, after, rest))
-    return Script(path.name, *texts, elements or list(species), int(steps[0]), path.absolute().parent)
+    return Script(path.name, *texts, elements or list(species), int(steps[0]), path.absolute().parent, is_users=True)
 
 
 def pair_commands(script: Script, potential: str | os.PathLike) -> str:
