@@ -17,7 +17,20 @@ from mtp.configurations import Labels, labels, read, with_labels, write
 from mtp.potential import Potential
 
 SIX_DECIMALS = 5.1e-7  # the digits of a .cfg file, which MLIP's layout fixes
-COMMANDS = ["new", "fit", "evaluate", "uncertainty", "validate", "select", "grade", "guard", "convert", "info", "learn"]
+COMMANDS = [
+    "new",
+    "fit",
+    "evaluate",
+    "uncertainty",
+    "validate",
+    "select",
+    "grade",
+    "relax",
+    "guard",
+    "convert",
+    "info",
+    "learn",
+]
 
 
 def labelled(atoms: Atoms) -> Atoms:

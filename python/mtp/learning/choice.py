@@ -79,9 +79,11 @@ def _regraded(potential: Potential, atoms: Atoms) -> Atoms:
 
 def _near(flagged: list[Atoms], selection: Selection) -> list[Atoms]:
     """Leave out what is known by now, and what a run met after it had gone wrong: grades far beyond `break`, unless
-    there is nothing else. Such configurations are unphysical, and their large forces would spoil the fit."""
+    there is nothing else, or it is what someone wants to know ("given"). Such configurations are unphysical, and their
+    large forces would spoil the fit."""
     flagged = [atoms for atoms in flagged if atoms.info["grade"] > selection.select]
-    near = [atoms for atoms in flagged if atoms.info["grade"] <= FAR_BEYOND * selection.break_above]
+    limit = FAR_BEYOND * selection.break_above
+    near = [atoms for atoms in flagged if atoms.info["grade"] <= limit or atoms.info.get("given")]
     return near or sorted(flagged, key=lambda atoms: atoms.info["grade"])[:1]
 
 
