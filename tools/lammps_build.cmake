@@ -4,7 +4,7 @@
 # be compiled alike: LAMMPS' classes change with its definitions, and those of Kokkos with the compiler's options.
 #   build_defines     -D...
 #   build_options     what changes the meaning of code: -fopenmp, -arch=..., --extended-lambda, but no optimisation and no warnings
-#   build_includes    -isystem ...
+#   build_includes    folders
 #   build_standard    17 or 20
 function(read_lammps_build folder)
   if(EXISTS ${folder}/build.ninja)
@@ -41,7 +41,8 @@ function(read_lammps_build folder)
   endif()
   list(FILTER of_FLAGS EXCLUDE REGEX "^-(O|g|W|std=|DNDEBUG|fPIC)")
   list(FILTER of_DEFINES EXCLUDE REGEX "_EXPORTS$")
-  list(TRANSFORM of_INCLUDES REPLACE "^-I(.+)" "-isystem;\\1")
+  list(REMOVE_ITEM of_INCLUDES "-isystem")
+  list(TRANSFORM of_INCLUDES REPLACE "^-I" "")
   set(build_defines ${of_DEFINES} PARENT_SCOPE)
   set(build_options ${of_FLAGS} PARENT_SCOPE)
   set(build_includes ${of_INCLUDES} PARENT_SCOPE)

@@ -15,7 +15,9 @@ extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void *l
   styles.pair("mtp/kk/device", mtp, create_pair<PairMTPKokkos<LMPDeviceType>>);
   styles.pair("mtp/kk/host", mtp, create_pair<PairMTPKokkos<LMPHostType>>);
   const char *const extrapolation = "moment tensor potentials with extrapolation grades, pair style mtp/extrapolation/kk";
-  styles.pair("mtp/extrapolation/kk", extrapolation, create_pair<PairMTPExtrapolationKokkos<LMPDeviceType>>);
-  styles.pair("mtp/extrapolation/kk/device", extrapolation, create_pair<PairMTPExtrapolationKokkos<LMPDeviceType>>);
+#ifndef LMP_KOKKOS_GPU    // else LAMMPS takes mtp/extrapolation, and brings the atoms to the host for it
+  styles.pair("mtp/extrapolation/kk", extrapolation, create_pair<PairMTPExtrapolationKokkos<LMPHostType>>);
+  styles.pair("mtp/extrapolation/kk/device", extrapolation, create_pair<PairMTPExtrapolationKokkos<LMPHostType>>);
+#endif
   styles.pair("mtp/extrapolation/kk/host", extrapolation, create_pair<PairMTPExtrapolationKokkos<LMPHostType>>);
 }

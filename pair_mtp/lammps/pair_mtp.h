@@ -71,6 +71,7 @@ class PairMTP : public Pair {
   std::shared_ptr<const mtp::Model> model;    // what this step computes with
   std::vector<Worker> workers;                // [part]; they read the plan in `model`
   std::vector<int> species_of_type;           // [ntypes + 1]; -1: not this style's
+  double energy_unit = 1;                     // LAMMPS' energy unit in 1/eV
 
   // Takes what the live style holds now: between two runs a driver may have exchanged it. Gives each part its scratch.
   virtual void use_current_model();
@@ -89,7 +90,6 @@ class PairMTP : public Pair {
 
  private:
   std::string legacy_file;
-  double energy_unit = 1;                            // LAMMPS' energy unit in 1/eV
   std::vector<std::vector<int>> atoms_of_species;    // those of the neighbour list
 
   void allocate();
