@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The backward sweep over `block` neighbours, or as many as `size` says: from the adjoints of the summed moments to dV_i/dr_ij. The monomials are computed again; nothing of a
-// neighbour is stored between the sweeps but its radial functions and its unit vector.
+// The backward sweep over `block` neighbours, or as many as `size` says: from the adjoints of the summed moments to dV_i/dr_ij. The monomials are
+// computed again; nothing of a neighbour is stored between the sweeps but its radial functions and its unit vector.
 //
 // With V = sum_(mu,p) D_(mu,p) f_mu(r) u^p:  angular_mu = sum_p D_(mu,p) u^p,  dV/dr = sum_mu f'_mu angular_mu,  dV/du by reversing the recurrence of
 // the monomials, and dV/dr_ij = u dV/dr + (1 - u u) dV/du / r.

@@ -65,9 +65,7 @@ template <class DeviceType, class Style> typename Style::Listed MTPOnHost<Device
   return {found->d_numneigh.data()[i], rows.data() + i * rows.stride(0), static_cast<std::ptrdiff_t>(rows.stride(1))};
 }
 
-template <class DeviceType> PairMTPKokkos<DeviceType>::PairMTPKokkos(LAMMPS *lmp) : MTPOnHost<DeviceType, PairMTP>(lmp)
-{
-}
+template <class DeviceType> PairMTPKokkos<DeviceType>::PairMTPKokkos(LAMMPS *lmp) : MTPOnHost<DeviceType, PairMTP>(lmp) {}
 
 template <class DeviceType> void PairMTPKokkos<DeviceType>::settings(int narg, char **arg)
 {
@@ -174,7 +172,8 @@ template <class DeviceType> void PairMTPKokkos<DeviceType>::raise(const mtp::Sit
     this->error->one(FLERR, "{} {}: {} pairs of atoms are at the same place, or a position is NaN", where, this->update->ntimestep,
                      totals.n_coinciding);
   if (totals.n_not_finite)
-    this->error->one(FLERR, "{} {}: the energies of {} atoms are not finite: atoms are far closer than in any training data, or coefficients are damaged",
+    this->error->one(FLERR,
+                     "{} {}: the energies of {} atoms are not finite: atoms are far closer than in any training data, or coefficients are damaged",
                      where, this->update->ntimestep, totals.n_not_finite);
 }
 

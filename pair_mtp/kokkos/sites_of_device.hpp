@@ -52,8 +52,8 @@ struct DeviceAtoms {
 
 // Where the results are added. g_j = dV_i/dr_ij becomes a force -g_j on j and g_j on i, and W_ab = -r_ij,a g_b a virial, as in PairMTP::book().
 struct DeviceSums {
-  double unit = 1;              // of the caller's energies, in 1/eV
-  bool any_virial = false;      // of all atoms, into SiteTotals
+  double unit = 1;               // of the caller's energies, in 1/eV
+  bool any_virial = false;       // of all atoms, into SiteTotals
   double *energies = nullptr;    // [atom]; null: not wanted, also below
   Table<double> forces;
   double *six = nullptr, *nine = nullptr;    // [atom][6]: half on i and half on j; [atom][9]: on j
@@ -121,7 +121,8 @@ constexpr double same_place = 1e-6;    // Angstrom, as in Sites
 // One atom, by one team
 template <class Team> class SiteOfTeam {
  public:
-  MTP_FUNCTION SiteOfTeam(const Team &t, const PlanView &p, const DeviceAtoms &a, const SiteMemory &m) : team(t), plan(p), atoms(a), memory(m), rows(p)
+  MTP_FUNCTION SiteOfTeam(const Team &t, const PlanView &p, const DeviceAtoms &a, const SiteMemory &m)
+      : team(t), plan(p), atoms(a), memory(m), rows(p)
   {
   }
 
@@ -212,8 +213,7 @@ template <class Team> class SiteOfTeam {
     const PlanView &p = plan;
     team.barrier();
     for (int l = 0; l < p.expansion_levels.n; l++) for_level(p.expansion_levels, l, [&](int k) { expand_one(p.expansions[k], m); });
-    for (int l = 0; l < p.inner_target_levels.n; l++)
-      for_level(p.inner_target_levels, l, [&](int k) { contract_one(p, p.inner_targets[k], m); });
+    for (int l = 0; l < p.inner_target_levels.n; l++) for_level(p.inner_target_levels, l, [&](int k) { contract_one(p, p.inner_targets[k], m); });
     double energy = team.rank() == 0 ? p.species_coeffs[species] : 0.0;
     for (int l = 0; l < p.use_levels.n; l++) for_level(p.use_levels, l, [&](int k) { energy += collect_adjoint(p, p.uses[k], m, adjoint); });
     for (int l = p.expansion_levels.n - 1; l >= 0; l--)
@@ -303,7 +303,7 @@ template <class DeviceType> class DevicePlan {
       const std::size_t size = table.size() * sizeof(Entry);
       Tables copy(Kokkos::view_alloc(Kokkos::WithoutInitializing, "mtp:plan"), size);
       const Kokkos::View<const char *, Kokkos::HostSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>> host(reinterpret_cast<const char *>(table.data()),
-                                                                                                         size);
+                                                                                                        size);
       Kokkos::deep_copy(copy, host);
       tables.push_back(copy);
       return reinterpret_cast<const Entry *>(copy.data());
