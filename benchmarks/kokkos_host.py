@@ -4,8 +4,8 @@
     tools/kokkos_lammps build && tools/kokkos_lammps plugins
     python benchmarks/kokkos_host.py --json kokkos.json
 
-Copper on an fcc lattice of 3.61 Å, 4000 atoms, cutoff 5 Å, skin 1 Å, NVE at 300 K, one MPI rank, random coefficients (the
-speed depends on the form of a potential alone). Each repeat runs all cases in turn, so that a machine that slows down
+Copper on an fcc lattice of 3.61 Å, 4000 atoms, cutoff 5 Å, skin 1 Å, NVE at 300 K, one MPI rank, random coefficients
+(speed depends on the form of a potential alone). Each repeat runs all cases in turn, so that a machine that slows down
 slows all alike; the time is that of the pair style (`Pair` in LAMMPS' table), the shortest of the repeats.
 """
 
