@@ -165,11 +165,12 @@ void PairMTP::evaluate_atoms(int eflag, int vflag, bool all_scalars)
       evaluate_part(part, all_scalars, workers[part].sums);
     }
   });
-  if (n_parts() > 1)
+  const int n = n_parts();
+  if (n > 1)
     for_each_part([&](int part) {
-      for (int other = 1; other < n_parts(); other++) {    // in this order, so that a run can be repeated to the last bit
+      for (int other = 1; other < n; other++) {    // in this order, so that a run can be repeated to the last bit
         SumsOfThread &found = workers[other].sums;
-        for (int page = part; page < found.n_pages(); page += n_parts()) found.hand_over(page, n_atoms, sums);
+        for (int page = part; page < found.n_pages(); page += n) found.hand_over(page, n_atoms, sums);
       }
     });
   raise_failure();
@@ -213,11 +214,12 @@ void PairMTP::sort_by_species()
 // A part of the atoms of each species
 template <class Sums> void PairMTP::evaluate_part(int part, bool all_scalars, Sums &sums)
 {
+  const int n_all_parts = n_parts();
   for (int species = 0; species < static_cast<int>(atoms_of_species.size()); species++) {
     const auto &atoms = atoms_of_species[species];
     const int n = static_cast<int>(atoms.size());
     const bigint n_groups = (n + Sites::width - 1) / Sites::width;
-    for (int k = n_groups * part / n_parts(); k < n_groups * (part + 1) / n_parts(); k++)
+    for (int k = n_groups * part / n_all_parts; k < n_groups * (part + 1) / n_all_parts; k++)
       evaluate_group(part, {species, std::min(Sites::width, n - k * Sites::width), &atoms[k * Sites::width]}, all_scalars, sums);
   }
 }
