@@ -71,8 +71,8 @@ def potentials(place, files):  # noqa: F811
 
 def execute(place, program: list, ranks: int = 1) -> subprocess.CompletedProcess:
     launcher = ["mpiexec", "-n", str(ranks)] if ranks > 1 else []
-    # threads of a rank beside those of others: they do not stay on one core
-    environment = {**os.environ, "OMP_PROC_BIND": "false", "OMP_NUM_THREADS": "1"}
+    # cores are shared with others: threads move among them, and do not burn them while they wait
+    environment = {**os.environ, "OMP_PROC_BIND": "false", "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
     command = [TOOL, "run", *launcher, *program]
     options = {"capture_output": True, "text": True, "timeout": 500, "check": False}
     return subprocess.run(command, cwd=place.here, env=environment, **options)
