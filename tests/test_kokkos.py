@@ -38,6 +38,7 @@ pytestmark = pytest.mark.kokkos
 
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "kokkos_lammps"
 CASES = Path(__file__).parent / "lammps_cases"
+FORCE_STYLES = Path(__file__).parent / "force_styles"
 QUANTITIES = ("energies", "forces", "virial", "symmetric", "centroid")
 
 
@@ -203,6 +204,24 @@ def test_a_guard_acts_on_the_device(place):
     expected = evaluated(place, {"": (atoms, pair.format(""))})
     for variant in ("lanes", "thread", "team"):
         agree(evaluated(place, {"": (atoms, pair.format(f" variant {variant}"))}, 2), expected)
+
+
+@pytest.mark.parametrize(("threads", "ranks"), [(1, 1), (2, 2)])
+@pytest.mark.parametrize("file", sorted(FORCE_STYLES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_reference_files_hold(place, file, threads, ranks):
+    """Forces at the start and after four steps of NVE."""
+    blocks = dict(re.findall(r"^(\w+): ?(?:! \|2?\n)?((?:  .*\n)+|.*\n)", file.read_text(), re.MULTILINE))
+    shutil.copytree(file.parent, place.here, dirs_exist_ok=True)
+    show = "write_dump all custom {0}.dump id fx fy fz modify sort id format float %.17g\n"
+    text = f"{blocks['pre_commands']}\ninclude {blocks['input_file']}\npair_style {blocks['pair_style']}\n"
+    text += f"pair_coeff {blocks['pair_coeff']}\nrun 0\n{show.format('init')}fix 1 all nve\nrun 4\n{show.format('run')}"
+    output = succeeds(place, text, threads, ranks)
+    assert "mtp/kk" in output
+    for stage in ("init", "run"):
+        (frame,) = dumped(place.here / f"{stage}.dump")
+        forces = np.array(blocks[f"{stage}_forces"].split(), dtype=float).reshape(-1, 4)
+        # 1e-10: the reference's own machine, and four steps of rounding errors
+        close(frame[:, 1:4], forces[:, 1:], 1e-10)
 
 
 GRADES = """
