@@ -126,10 +126,16 @@ CASES = {
 
 
 def chosen(name: str, atoms: Atoms, grades: np.ndarray) -> int:
-    """The atom with the highest grade; where there are free borders, of those in the middle."""
+    """The atom with the highest grade: of those inside, on the upper surface, or within 6 Å of the foremost atom of the
+    crack whose grade is above 2."""
     inside = np.ones(len(atoms), dtype=bool)
-    if name.startswith(("screw", "crack")):
-        inside = np.linalg.norm((atoms.positions - atoms.positions.mean(axis=0))[:, :2], axis=1) < 15
+    x, y = atoms.positions[:, :2].T
+    if name.startswith("screw"):
+        inside = np.hypot(x, y) < 30
+    if name.startswith("crack"):
+        front = np.flatnonzero((np.hypot(x, y) < 50) & (grades > 2))
+        tip = front[np.argmax(x[front])] if len(front) else np.argmin(np.hypot(x, y))
+        inside = np.hypot(x - x[tip], y - y[tip]) < 6
     if name.startswith("surface"):
         inside = atoms.positions[:, 2] > np.median(atoms.positions[:, 2])
     return int(np.argmax(np.where(inside, grades, 0)))
@@ -209,7 +215,7 @@ def draw(path: Path, cells: list[tuple[str, Atoms, int, Atoms, np.ndarray]]) -> 
                     ends = np.array([corners[first], corners[second]]) - shift
                     origin.plot(*ends[:, plane].T, color=ORANGE, lw=0.8)
             figure.colorbar(shown, ax=list(column), shrink=0.5, label="grade", location="bottom")
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=80)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,20 @@ from mtp.configurations import Labels, labels, read, with_labels, write
 from mtp.potential import Potential
 
 SIX_DECIMALS = 5.1e-7  # the digits of a .cfg file, which MLIP's layout fixes
-COMMANDS = ["new", "fit", "evaluate", "uncertainty", "validate", "select", "grade", "guard", "convert", "info", "learn"]
+COMMANDS = [
+    "new",
+    "fit",
+    "evaluate",
+    "uncertainty",
+    "validate",
+    "select",
+    "grade",
+    "relax",
+    "guard",
+    "convert",
+    "info",
+    "learn",
+]
 
 
 def labelled(atoms: Atoms) -> Atoms:
@@ -308,6 +321,14 @@ FIT = "fit --level 4 --cutoff 4 --iterations 1 %s"
         ("new --species ,, -o out.mtp", r"species"),
         ("new --species Si,Xx -o out.mtp", r"'Xx' is not an element's symbol"),
         ("evaluate a.mtp train.extxyz --species Cu", r"1 .*2|2 .*1"),
+        ("cut train.extxyz -p a.almtp -o out.extxyz", r"give either --centres"),
+        ("cut train.extxyz -p a.almtp -o out.extxyz --centres 0", r"train\.extxyz: has 5 configurations: give --above"),
+        ("cut far.extxyz -p a.mtp -o out.extxyz --above 2", r"active set in neighbourhood mode"),
+        ("cut far.extxyz -p a.almtp -o out.extxyz --above 2 --max-atoms 1", r"options: cutting\.max_atoms: .*found 1"),
+        (
+            "cut far.extxyz -p a.almtp -o nowhere/out.extxyz --above 2",
+            r"nowhere/out\.extxyz: the folder does not exist",
+        ),
         ("learn absent.toml", r"absent\.toml: cannot be read"),
         ("learn train.extxyz", r"train\.extxyz: not valid TOML: .*line 1"),
         ("learn absent.toml --json nowhere/out.json", r"nowhere/out\.json: the folder does not exist"),

@@ -153,6 +153,13 @@ def test_relaxing_brings_the_filler_down(silicon):
     assert relaxed.info["cut_excess"] < 0.8 * as_cut.info["cut_excess"]
 
 
+def test_relaxing_the_box_keeps_the_environment_too(silicon):
+    run, centre = _dislocated()
+    cell = cut(run, centre, silicon, Cutting(max_atoms=60, candidates=4, steps=30, bound=1.1, relax_box=True))
+    assert cell.info["cut_method"] == "relaxed"
+    _assert_kept(silicon, run, centre, cell)
+
+
 def test_what_is_small_is_returned_whole(silicon):
     run = _crystal((2, 2, 2))
     cell = cut(run, 5, silicon)
@@ -196,7 +203,7 @@ def test_a_particle_that_is_no_neighbourhood_is_known_to_its_end(silicon):
     run.pbc, run.cell = False, None
     corner = int(np.argmin(run.positions.sum(axis=1)))
     cell = cut(run, corner, silicon, Cutting(max_atoms=60, candidates=2, steps=5))
-    assert cell.info["cut_method"] == "relaxed"
+    assert cell.info["cut_method"] in ("cut", "relaxed")
     _assert_kept(silicon, run, corner, cell)
 
 
@@ -297,7 +304,7 @@ def test_the_command_cuts_given_centres_and_all_above_a_grade(mtp, silicon, tmp_
     for cell in cells:
         assert len(cell) <= 60
         # eight decimals are written
-        assert silicon.grade(cell).per_atom[0] == pytest.approx(cell.info["cut_run_grade"], abs=1e-5)
+        assert silicon.grade(cell).per_atom[0] == pytest.approx(cell.info["cut_run_grade"], rel=1e-6)
     told = json.loads((tmp_path / "cells.json").read_text())["cells"]
     assert [cell["atoms"] for cell in told] == [len(cell) for cell in cells]
     highest = silicon.grade(ase.io.read(tmp_path / "run.extxyz")).maximum

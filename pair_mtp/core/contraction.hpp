@@ -9,28 +9,45 @@
 
 namespace mtp {
 
-template <class T> MTP_FUNCTION void expand(const PlanView &plan, T *m)
+template <class Array> MTP_FUNCTION void expand_one(const Expansion &x, Array m)
 {
-  for (const Expansion *x = plan.expansions, *const end = x + plan.n_expansions; x != end; x++) m[x->t] = m[x->p] - m[x->q] - m[x->s];
+  m[x.t] = m[x.p] - m[x.q] - m[x.s];
 }
 
-template <class T> MTP_FUNCTION void expand_adjoint(const PlanView &plan, T *adjoint)
+template <class Array> MTP_FUNCTION void expand(const PlanView &plan, Array m)
 {
-  for (const Expansion *x = plan.expansions + plan.n_expansions; x-- != plan.expansions;) {
-    adjoint[x->p] += adjoint[x->t];
-    adjoint[x->q] -= adjoint[x->t];
-    adjoint[x->s] -= adjoint[x->t];
-  }
+  for (int i = 0; i < plan.n_expansions; i++) expand_one(plan.expansions[i], m);
 }
 
-template <class T> MTP_FUNCTION void contract(const PlanView &plan, const Target *targets, int n_targets, T *m)
+struct Add {
+  template <class T> MTP_FUNCTION void operator()(T &to, const T &what) const { to += what; }
+};
+
+// add: where several threads add to the same adjoint, another than Add
+template <class Array, class Adding> MTP_FUNCTION void expand_adjoint_one(const Expansion &x, Array adjoint, const Adding &add)
 {
-  for (int i = 0; i < n_targets; i++) {
-    const Row *row = plan.rows + targets[i].first_row, *const end = row + targets[i].n_rows;
-    T sum = m[row->p] * row->c * m[row->q];
-    for (row++; row != end; row++) sum += m[row->p] * row->c * m[row->q];
-    m[targets[i].t] = sum;
-  }
+  const ElementOf<Array> of_target = adjoint[x.t];
+  add(adjoint[x.p], of_target);
+  add(adjoint[x.q], of_target * -1.0);
+  add(adjoint[x.s], of_target * -1.0);
+}
+
+template <class Array> MTP_FUNCTION void expand_adjoint(const PlanView &plan, Array adjoint)
+{
+  for (int i = plan.n_expansions - 1; i >= 0; i--) expand_adjoint_one(plan.expansions[i], adjoint, Add{});
+}
+
+template <class Array> MTP_FUNCTION void contract_one(const PlanView &plan, const Target &target, Array m)
+{
+  const Row *row = plan.rows + target.first_row, *const end = row + target.n_rows;
+  ElementOf<Array> sum = m[row->p] * row->c * m[row->q];
+  for (row++; row != end; row++) sum += m[row->p] * row->c * m[row->q];
+  m[target.t] = sum;
+}
+
+template <class Array> MTP_FUNCTION void contract(const PlanView &plan, const Target *targets, int n_targets, Array m)
+{
+  for (int i = 0; i < n_targets; i++) contract_one(plan, targets[i], m);
 }
 
 template <class T, class M> MTP_FUNCTION void contract_adjoint(const PlanView &plan, const Target *targets, int n_targets, const M *m, T *adjoint)
@@ -46,22 +63,28 @@ template <class T, class M> MTP_FUNCTION void contract_adjoint(const PlanView &p
   }
 }
 
-// Energy without the species term, and the adjoints of the summed moments; m holds those on entry and what the energy needs at the end. An adjoint
-// is collected where its moment is read, in a register: adding to the factors' adjoints row by row would store twice a row and wait for itself.
-template <class T> MTP_FUNCTION T energy_and_adjoint(const PlanView &plan, T *m, T *adjoint)
+// The adjoint of one moment; returns what it adds to the energy. An adjoint is collected where its moment is read, in a register: adding to the
+// factors' adjoints row by row would store twice a row and wait for itself.
+template <class Array> MTP_FUNCTION ElementOf<Array> collect_adjoint(const PlanView &plan, const Use &use, Array m, Array adjoint)
+{
+  using T = ElementOf<Array>;
+  const Row *row = plan.use_rows + use.first_row, *const inner = row + use.n_outer, *const last = inner + use.n_inner;
+  T sum = T{};
+  for (; row != inner; row++) sum += m[row->q] * row->c;
+  const T energy = (sum * 0.5 + use.c) * m[use.k];    // the outer rows are a quadratic form: half its gradient times the moments
+  sum += use.c;
+  for (; row != last; row++) sum += adjoint[row->p] * row->c * m[row->q];
+  adjoint[use.k] = sum;
+  return energy;
+}
+
+// Energy without the species term, and the adjoints of the summed moments; m holds those on entry and what the energy needs at the end.
+template <class Array> MTP_FUNCTION ElementOf<Array> energy_and_adjoint(const PlanView &plan, Array m, Array adjoint)
 {
   expand(plan, m);
   contract(plan, plan.inner_targets, plan.n_inner_targets, m);
-  T energy = T{};
-  for (const Use *use = plan.uses, *const end = use + plan.n_uses; use != end; use++) {
-    const Row *row = plan.use_rows + use->first_row, *const inner = row + use->n_outer, *const last = inner + use->n_inner;
-    T sum = T{};
-    for (; row != inner; row++) sum += m[row->q] * row->c;
-    energy += (sum * 0.5 + use->c) * m[use->k];    // the outer rows are a quadratic form: half its gradient times the moments
-    sum += use->c;
-    for (; row != last; row++) sum += adjoint[row->p] * row->c * m[row->q];
-    adjoint[use->k] = sum;
-  }
+  ElementOf<Array> energy = {};
+  for (int i = 0; i < plan.n_uses; i++) energy += collect_adjoint(plan, plan.uses[i], m, adjoint);
   expand_adjoint(plan, adjoint);
   return energy;
 }

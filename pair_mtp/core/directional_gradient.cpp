@@ -31,49 +31,65 @@ template <class T> MTP_FUNCTION void monomial_tangents(const PlanView &plan, con
   }
 }
 
-template <int n_mu, class T>
-MTP_FUNCTION void add_degree_and_tangents(int n_monomials, int stride, const T *f, const T *df, const T *mono, const T *dmono, T *m, T *dm)
-{
-  T radial[block][n_mu], dradial[block][n_mu];
-  for (int n = 0; n < block; n++)
-    for (int mu = 0; mu < n_mu; mu++) {
-      radial[n][mu] = f[n * stride + mu];
-      dradial[n][mu] = df[n * stride + mu];
-    }
-  for (int k = 0; k < n_monomials; k++, mono += block, dmono += block, m += n_mu, dm += n_mu)
-    for (int mu = 0; mu < n_mu; mu++) {
-      T sum = m[mu], dsum = dm[mu];
-      for (int n = 0; n < block; n++) {
-        sum += radial[n][mu] * mono[n];
-        dsum += dradial[n][mu] * mono[n] + radial[n][mu] * dmono[n];
+struct AddDegreeAndTangents {
+  template <int n_mu, class T>
+  static MTP_FUNCTION void run(int n_monomials, int stride, const T *f, const T *df, const T *mono, const T *dmono, T *m, T *dm)
+  {
+    T radial[block][n_mu], dradial[block][n_mu];
+    for (int n = 0; n < block; n++)
+      for (int mu = 0; mu < n_mu; mu++) {
+        radial[n][mu] = f[n * stride + mu];
+        dradial[n][mu] = df[n * stride + mu];
       }
-      m[mu] = sum;
-      dm[mu] = dsum;
-    }
-}
+    for (int k = 0; k < n_monomials; k++, mono += block, dmono += block, m += n_mu, dm += n_mu)
+      for (int mu = 0; mu < n_mu; mu++) {
+        T sum = m[mu], dsum = dm[mu];
+        for (int n = 0; n < block; n++) {
+          sum += radial[n][mu] * mono[n];
+          dsum += dradial[n][mu] * mono[n] + radial[n][mu] * dmono[n];
+        }
+        m[mu] = sum;
+        dm[mu] = dsum;
+      }
+  }
+};
 
 // Adds to by_phi[block][stride] and by_slope[block][stride] what the monomials of a degree say of the radial functions: sum_k A_k u^k + D_k d(u^k)
 // and sum_k D_k u^k, for the summed moments' D and A = a D + dD.
-template <int n_mu, class T>
-MTP_FUNCTION void collect_degree(int n_monomials, int stride, const T *D, const T *A, const T *mono, const T *dmono, T *by_phi, T *by_slope)
-{
-  T phi[block][n_mu], slope[block][n_mu];
-  for (int n = 0; n < block; n++)
-    for (int mu = 0; mu < n_mu; mu++) {
-      phi[n][mu] = by_phi[n * stride + mu];
-      slope[n][mu] = by_slope[n * stride + mu];
-    }
-  for (int k = 0; k < n_monomials; k++, mono += block, dmono += block, D += n_mu, A += n_mu)
-    for (int mu = 0; mu < n_mu; mu++)
-      for (int n = 0; n < block; n++) {
-        phi[n][mu] += A[mu] * mono[n] + D[mu] * dmono[n];
-        slope[n][mu] += D[mu] * mono[n];
+struct CollectDegree {
+  template <int n_mu, class T>
+  static MTP_FUNCTION void run(int n_monomials, int stride, const T *D, const T *A, const T *mono, const T *dmono, T *by_phi, T *by_slope)
+  {
+    T phi[block][n_mu], slope[block][n_mu];
+    for (int n = 0; n < block; n++)
+      for (int mu = 0; mu < n_mu; mu++) {
+        phi[n][mu] = by_phi[n * stride + mu];
+        slope[n][mu] = by_slope[n * stride + mu];
       }
-  for (int n = 0; n < block; n++)
-    for (int mu = 0; mu < n_mu; mu++) {
-      by_phi[n * stride + mu] = phi[n][mu];
-      by_slope[n * stride + mu] = slope[n][mu];
-    }
+    for (int k = 0; k < n_monomials; k++, mono += block, dmono += block, D += n_mu, A += n_mu)
+      for (int mu = 0; mu < n_mu; mu++)
+        for (int n = 0; n < block; n++) {
+          phi[n][mu] += A[mu] * mono[n] + D[mu] * dmono[n];
+          slope[n][mu] += D[mu] * mono[n];
+        }
+    for (int n = 0; n < block; n++)
+      for (int mu = 0; mu < n_mu; mu++) {
+        by_phi[n * stride + mu] = phi[n][mu];
+        by_slope[n * stride + mu] = slope[n][mu];
+      }
+  }
+};
+
+// Calls Kernel::run with a number of radial functions that the compiler knows; false where it is none of the usual ones.
+template <class Kernel, class... Arguments> MTP_FUNCTION bool with_constant(int n_mu, Arguments... arguments)
+{
+  switch (n_mu) {
+  case 1: Kernel::template run<1>(arguments...); return true;
+  case 2: Kernel::template run<2>(arguments...); return true;
+  case 3: Kernel::template run<3>(arguments...); return true;
+  case 4: Kernel::template run<4>(arguments...); return true;
+  default: return false;
+  }
 }
 
 }    // namespace
@@ -120,19 +136,13 @@ struct ForwardOverReverse {
         T *m_k = m, *dm_k = dm;
         for (int nu = 0; nu <= plan.highest_degree; nu++) {
           const int size = monomials_of_degree(nu), n_mu = plan.n_mu[nu];
-          switch (n_mu) {
-          case 1: add_degree_and_tangents<1>(size, n_radial, f_n, df_n, of_k, dof_k, m_k, dm_k); break;
-          case 2: add_degree_and_tangents<2>(size, n_radial, f_n, df_n, of_k, dof_k, m_k, dm_k); break;
-          case 3: add_degree_and_tangents<3>(size, n_radial, f_n, df_n, of_k, dof_k, m_k, dm_k); break;
-          case 4: add_degree_and_tangents<4>(size, n_radial, f_n, df_n, of_k, dof_k, m_k, dm_k); break;
-          default:
+          if (!with_constant<AddDegreeAndTangents>(n_mu, size, n_radial, f_n, df_n, of_k, dof_k, m_k, dm_k))
             for (int k = 0; k < size; k++)
               for (int mu = 0; mu < n_mu; mu++)
                 for (int b = 0; b < block; b++) {
                   m_k[k * n_mu + mu] += f_n[b * n_radial + mu] * of_k[k * block + b];
                   dm_k[k * n_mu + mu] += df_n[b * n_radial + mu] * of_k[k * block + b] + f_n[b * n_radial + mu] * dof_k[k * block + b];
                 }
-          }
           of_k += size * block, dof_k += size * block, m_k += size * n_mu, dm_k += size * n_mu;
         }
       }
@@ -165,12 +175,7 @@ struct ForwardOverReverse {
         const T *of_k = mono, *dof_k = dmono, *D_k = D, *A_k = dD;
         for (int nu = 0; nu <= plan.highest_degree; nu++) {
           const int size = monomials_of_degree(nu), n_mu = plan.n_mu[nu];
-          switch (n_mu) {
-          case 1: collect_degree<1>(size, n_radial, D_k, A_k, of_k, dof_k, phi_n, slope_n); break;
-          case 2: collect_degree<2>(size, n_radial, D_k, A_k, of_k, dof_k, phi_n, slope_n); break;
-          case 3: collect_degree<3>(size, n_radial, D_k, A_k, of_k, dof_k, phi_n, slope_n); break;
-          case 4: collect_degree<4>(size, n_radial, D_k, A_k, of_k, dof_k, phi_n, slope_n); break;
-          default:
+          if (!with_constant<CollectDegree>(n_mu, size, n_radial, D_k, A_k, of_k, dof_k, phi_n, slope_n))
             for (int k = 0; k < size; k++)
               for (int mu = 0; mu < n_mu; mu++)
                 for (int b = 0; b < block; b++) {
@@ -178,7 +183,6 @@ struct ForwardOverReverse {
                   phi_n[b * n_radial + mu] += A_k[k * n_mu + mu] * monomial + D_mu * dof_k[k * block + b];
                   slope_n[b * n_radial + mu] += D_mu * monomial;
                 }
-          }
           of_k += size * block, dof_k += size * block, D_k += size * n_mu, A_k += size * n_mu;
         }
         for (int b = 0; b < block; b++) {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // How a kernel is declared. Kernels are device functions in a Kokkos build; elsewhere they are inlined into a host function, from which they take
-// the instruction set.
+// the instruction set. Arrays are pointers, or whatever else knows [] and +: threads of a device keep theirs interleaved.
 #pragma once
+
+#include <type_traits>
+#include <utility>
 
 #ifdef MTP_KOKKOS
 #include <Kokkos_Macros.hpp>
@@ -11,3 +14,9 @@
 #else
 #define MTP_FUNCTION inline
 #endif
+
+namespace mtp {
+
+template <class Array> using ElementOf = std::decay_t<decltype(std::declval<Array &>()[0])>;
+
+}    // namespace mtp

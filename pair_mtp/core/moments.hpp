@@ -5,26 +5,28 @@
 #include "function.hpp"
 #include "plan.hpp"
 
+#include <cstddef>
+
 namespace mtp {
 
 constexpr int block = 2;    // neighbours whose monomials are computed together, so that a moment is loaded and stored once for both
 
-// Monomials of the unit vectors u[block][3], by recurrence: mono[k][block], k as in plan.hpp.
-template <class T> MTP_FUNCTION void monomials(const PlanView &plan, const T (*u)[3], T *mono)
+// Monomials of the unit vectors u[size][3], by recurrence: mono[k][size], k as in plan.hpp.
+template <int size = block, class T, class Array> MTP_FUNCTION void monomials(const PlanView &plan, const T (*u)[3], Array mono)
 {
-  for (int n = 0; n < block; n++) mono[n] = u[n][0] * 0.0 + 1.0;
-  T *below = mono, *without_z = mono + block;
+  for (int n = 0; n < size; n++) mono[n] = u[n][0] * 0.0 + 1.0;
+  Array below = mono, without_z = mono + size;
   for (int nu = 1; nu <= plan.highest_degree; nu++) {
-    T *const with_z = without_z + (nu + 1) * block;
-    for (int n = 0; n < block; n++) without_z[n] = below[n] * u[n][0];
+    const Array with_z = without_z + (nu + 1) * size;
+    for (int n = 0; n < size; n++) without_z[n] = below[n] * u[n][0];
     for (int k = 0; k < nu; k++)
-      for (int n = 0; n < block; n++) {
-        const T lower = below[k * block + n];
-        without_z[(k + 1) * block + n] = lower * u[n][1];
-        with_z[k * block + n] = lower * u[n][2];
+      for (int n = 0; n < size; n++) {
+        const T lower = below[k * size + n];
+        without_z[(k + 1) * size + n] = lower * u[n][1];
+        with_z[k * size + n] = lower * u[n][2];
       }
     below = without_z;
-    without_z = with_z + nu * block;
+    without_z = with_z + nu * size;
   }
 }
 
@@ -60,6 +62,16 @@ template <class T> MTP_FUNCTION void add_to_moments(const PlanView &plan, int st
     }
     mono += size * block;
     moments += size * n_mu;
+  }
+}
+
+// The same for one monomial and n neighbours, whose radial functions and values of the monomial are `stride` apart: f[mu][stride], mono[stride].
+template <class Array> MTP_FUNCTION void add_monomial(int n_mu, int n, std::size_t stride, const double *f, const double *mono, Array moments)
+{
+  for (int mu = 0; mu < n_mu; mu++, f += stride) {
+    double sum = moments[mu];
+    for (int k = 0; k < n; k++) sum += f[k] * mono[k];
+    moments[mu] = sum;
   }
 }
 

@@ -7,10 +7,24 @@
 #include <array>
 #include <functional>
 #include <map>
-#include <tuple>
 #include <utility>
 
 namespace mtp {
+namespace {
+
+// Sorts a table by depth, and finds where each depth begins; order within a depth stays.
+template <class Entry, class Depth> std::vector<int> sort_by_depth(std::vector<Entry> &table, const Depth &depth)
+{
+  std::stable_sort(table.begin(), table.end(), [&](const Entry &l, const Entry &r) { return depth(l) < depth(r); });
+  std::vector<int> first = {0};
+  for (std::size_t i = 1; i < table.size(); i++)
+    if (depth(table[i]) != depth(table[i - 1])) first.push_back(static_cast<int>(i));
+  if (!table.empty()) first.push_back(static_cast<int>(table.size()));
+  return first;
+}
+
+}    // namespace
+
 Plan::Plan(const Potential &potential) : species_coeffs(potential.species_coeffs), moment_coeffs(potential.moment_coeffs)
 {
   if (!potential.trained) throw Error(Error::Kind::argument, "the potential is not trained: it has no coefficients. Fit it first (`mtp fit`)");
@@ -45,9 +59,10 @@ void Plan::lay_out_basic_moments(const Basis &basis)
   std::vector<int> first_of_degree;
   for (int nu = 0; nu <= highest; nu++) {
     first_of_degree.push_back(counts.n_summed);
-    counts.n_summed += monomials_of_degree(nu) * counts.n_mu[nu];
+    for (int k = 0; k < monomials_of_degree(nu); k++, counts.n_summed += counts.n_mu[nu]) first_moment.push_back(counts.n_summed);
     counts.n_monomials += monomials_of_degree(nu);
   }
+  first_moment.push_back(counts.n_summed);
   counts.n_moments = counts.n_summed;
 
   std::map<std::array<int, 4>, int> expanded;
@@ -61,11 +76,14 @@ void Plan::lay_out_basic_moments(const Basis &basis)
     expanded[{mu, a, b, c}] = t;
     return t;
   };
-  place.resize(basis.n_moments);
-  for (int k = 0; k < basis.n_basic(); k++) place[k] = find(basis.basic[k].mu, basis.basic[k].a, basis.basic[k].b, basis.basic[k].c);
-  for (int k = basis.n_basic(); k < basis.n_moments; k++) place[k] = counts.n_moments++;
-  for (int moment : basis.scalars) scalars.push_back(place[moment]);
+  moment_of.resize(basis.n_moments);
+  for (int k = 0; k < basis.n_basic(); k++) moment_of[k] = find(basis.basic[k].mu, basis.basic[k].a, basis.basic[k].b, basis.basic[k].c);
+  for (int k = basis.n_basic(); k < basis.n_moments; k++) moment_of[k] = counts.n_moments++;
+  for (int moment : basis.scalars) scalars.push_back(moment_of[moment]);
   counts.n_expansions = static_cast<int>(expansions.size());
+  std::vector<int> steps(counts.n_moments, 0);
+  for (const Expansion &x : expansions) steps[x.t] = 1 + std::max({steps[x.p], steps[x.q], steps[x.s]});
+  expansion_levels = sort_by_depth(expansions, [&](const Expansion &x) { return steps[x.t]; });
 }
 
 // Rows of one target together; targets in the order in which the file completes them, which is one in which they can be computed.
@@ -75,17 +93,20 @@ void Plan::order_products(const Basis &basis)
   std::map<int, std::vector<Row>> rows_of;
   for (std::size_t i = 0; i < basis.products.size(); i++) {
     const Product &x = basis.products[i];
-    rows_of[place[x.t]].push_back({place[x.p], place[x.q], static_cast<double>(x.coefficient)});
-    last_row[place[x.t]] = static_cast<int>(i);
+    rows_of[moment_of[x.t]].push_back({moment_of[x.p], moment_of[x.q], static_cast<double>(x.coefficient)});
+    last_row[moment_of[x.t]] = static_cast<int>(i);
   }
   std::vector<int> order;
   for (const auto &entry : rows_of) order.push_back(entry.first);
   std::sort(order.begin(), order.end(), [&](int l, int r) { return last_row[l] < last_row[r]; });
+  depth.assign(counts.n_moments, 0);
   for (int t : order) {
+    for (const Row &row : rows_of[t]) depth[t] = std::max({depth[t], depth[row.p] + 1, depth[row.q] + 1});
     targets.push_back({t, static_cast<int>(rows.size()), static_cast<int>(rows_of[t].size())});
     rows.insert(rows.end(), rows_of[t].begin(), rows_of[t].end());
   }
   counts.n_targets = static_cast<int>(targets.size());
+  target_levels = sort_by_depth(targets, [&](const Target &target) { return depth[target.t]; });
 }
 
 // A product that nobody reads but the energy is multiplied by its coefficient at once and never stored.
@@ -109,6 +130,7 @@ void Plan::split_off_energy()
   for (int k = 0; k < counts.n_moments; k++)
     if (is_product[k] && !is_read[k]) coefficient[k] = 0;
   collect_uses(coefficient);
+  inner_target_levels = sort_by_depth(inner_targets, [&](const Target &target) { return depth[target.t]; });
   counts.n_inner_targets = static_cast<int>(inner_targets.size());
   counts.n_outer_rows = static_cast<int>(outer_rows.size());
 }
@@ -116,7 +138,6 @@ void Plan::split_off_energy()
 // Among what can be computed at the same time, loops of equal length follow one another: processors foresee their ends.
 void Plan::collect_uses(const std::vector<double> &coefficient)
 {
-  std::vector<int> depth(counts.n_moments, 0);    // of the products that a moment is made of
   std::vector<std::vector<Row>> outer(counts.n_moments), inner(counts.n_moments);
   std::vector<char> has_adjoint(counts.n_moments, 1);
   for (const auto &target : targets) has_adjoint[target.t] = 0;
@@ -124,7 +145,6 @@ void Plan::collect_uses(const std::vector<double> &coefficient)
     has_adjoint[target.t] = 1;
     for (int i = target.first_row; i < target.first_row + target.n_rows; i++) {
       const Row &row = rows[i];
-      depth[target.t] = std::max({depth[target.t], depth[row.p] + 1, depth[row.q] + 1});
       inner[row.p].push_back({target.t, row.q, row.c});
       inner[row.q].push_back({target.t, row.p, row.c});
     }
@@ -135,9 +155,9 @@ void Plan::collect_uses(const std::vector<double> &coefficient)
   }
   for (int k = 0; k < counts.n_moments; k++)
     if (has_adjoint[k]) uses.push_back({k, 0, static_cast<int>(outer[k].size()), static_cast<int>(inner[k].size()), coefficient[k]});
-  std::stable_sort(uses.begin(), uses.end(), [&](const Use &l, const Use &r) {
-    return std::make_tuple(-depth[l.k], l.n_inner, l.n_outer) < std::make_tuple(-depth[r.k], r.n_inner, r.n_outer);
-  });
+  std::stable_sort(uses.begin(), uses.end(),
+                   [](const Use &l, const Use &r) { return std::make_pair(l.n_inner, l.n_outer) < std::make_pair(r.n_inner, r.n_outer); });
+  use_levels = sort_by_depth(uses, [&](const Use &use) { return -depth[use.k]; });
   for (Use &use : uses) {
     use.first_row = static_cast<int>(use_rows.size());
     use_rows.insert(use_rows.end(), outer[use.k].begin(), outer[use.k].end());
@@ -172,26 +192,6 @@ void Plan::tabulate_guard(const Potential &potential)
       counts.repulsion_reach = std::max(counts.repulsion_reach, pair.repulsion.outer);
       repulsions.push_back(repulsion_between(potential.elements[i], potential.elements[j], pair.repulsion));
     }
-}
-
-PlanView Plan::view() const
-{
-  PlanView v = counts;
-  v.radial_series = radial_series.data();
-  v.radial_slopes = radial_slopes.data();
-  v.species_coeffs = species_coeffs.data();
-  v.moment_coeffs = moment_coeffs.data();
-  v.scalars = scalars.data();
-  v.fades = fades.empty() ? nullptr : fades.data();
-  v.repulsions = repulsions.data();
-  v.expansions = expansions.data();
-  v.targets = targets.data();
-  v.rows = rows.data();
-  v.inner_targets = inner_targets.data();
-  v.outer_rows = outer_rows.data();
-  v.uses = uses.data();
-  v.use_rows = use_rows.data();
-  return v;
 }
 
 }    // namespace mtp

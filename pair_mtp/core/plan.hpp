@@ -46,6 +46,13 @@ struct Use {
   double c;
 };
 
+// Entries of a table that can be computed at the same time: level l, 0 ... n - 1, is first[l] ... first[l + 1] - 1 and reads what the levels before
+// it computed.
+struct Levels {
+  int n;
+  const int *first;
+};
+
 // Borrowed pointers and counts, the only thing a kernel sees. Valid as long as the Plan lives (or the device copies that it points to).
 struct PlanView {
   int n_species, n_radial, n_chebyshev, n_moments, n_scalar, n_parameters;
@@ -53,6 +60,8 @@ struct PlanView {
   int highest_degree;
   int n_mu[max_degree + 1];    // radial functions of the moments of a degree
   double cutoff, min_distance, scaling;
+
+  const int *first_moment;    // [n_monomials + 1], of those that are sums of monomial k
 
   const double *radial_series;     // [z_i][z_j][mu][beta]: coefficients of T_beta in f_mu / (scaling (r - cutoff)^2)
   const double *radial_slopes;     // the same of its derivative by r
@@ -75,20 +84,53 @@ struct PlanView {
   const Row *outer_rows;
   const Use *uses;    // in an order in which adjoints can be computed
   const Row *use_rows;
+  Levels expansion_levels, target_levels, inner_target_levels, use_levels;    // for teams of threads
 };
 
 class Plan {
  public:
   explicit Plan(const Potential &potential);
-  PlanView view() const;
+  PlanView view() const
+  {
+    return placed([](const auto &table) { return table.data(); });
+  }
+
+  // place(table): where kernels find a copy of a std::vector<...>, for instance in the memory of a device
+  template <class Place> PlanView placed(const Place &place) const
+  {
+    PlanView v = counts;
+    const auto levels = [&](const std::vector<int> &first) { return Levels{static_cast<int>(first.size()) - 1, place(first)}; };
+    v.first_moment = place(first_moment);
+    v.radial_series = place(radial_series);
+    v.radial_slopes = place(radial_slopes);
+    v.species_coeffs = place(species_coeffs);
+    v.moment_coeffs = place(moment_coeffs);
+    v.scalars = place(scalars);
+    v.fades = fades.empty() ? nullptr : place(fades);
+    v.repulsions = place(repulsions);
+    v.expansions = place(expansions);
+    v.targets = place(targets);
+    v.rows = place(rows);
+    v.inner_targets = place(inner_targets);
+    v.outer_rows = place(outer_rows);
+    v.uses = place(uses);
+    v.use_rows = place(use_rows);
+    v.expansion_levels = levels(expansion_levels);
+    v.target_levels = levels(target_levels);
+    v.inner_target_levels = levels(inner_target_levels);
+    v.use_levels = levels(use_levels);
+    return v;
+  }
 
  private:
   PlanView counts{};
   std::vector<double> radial_series, radial_slopes, species_coeffs, moment_coeffs;
   std::vector<Window> fades;
   std::vector<Repulsion> repulsions;
-  std::vector<int> place;    // of the file's moments
-  std::vector<int> scalars;
+  std::vector<int> moment_of;    // of the file's moments
+  std::vector<int> depth;        // of a moment: 0 for sums and expansions of sums, one more than that of its factors for products
+  std::vector<int> scalars, first_moment;
+  std::vector<int> expansion_levels, target_levels, inner_target_levels, use_levels;
   std::vector<Expansion> expansions;
   std::vector<Target> targets, inner_targets;
   std::vector<Use> uses;

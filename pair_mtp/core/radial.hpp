@@ -10,7 +10,7 @@ namespace mtp {
 
 // t[beta] = T_beta(xi), xi = (2 r - (min_distance + cutoff)) / (cutoff - min_distance), r being held where the pair of species fades; returns the
 // derivative of the distance held by r
-template <class T> MTP_FUNCTION T chebyshev(const PlanView &plan, int z_i, int z_j, T r, T *t)
+template <class T, class Array> MTP_FUNCTION T chebyshev(const PlanView &plan, int z_i, int z_j, T r, Array t)
 {
   T held = T{} + 1.0;
   if (plan.fades) held_distance(plan.fades[z_i * plan.n_species + z_j], r, &r, &held);
@@ -43,7 +43,8 @@ MTP_FUNCTION long first_radial_coefficient(const PlanView &plan, int z_i, int z_
 }
 
 // f[mu] and df[mu] of one pair of species
-template <class T> MTP_FUNCTION void radial_functions(const PlanView &plan, int z_i, int z_j, T r, T held, const T *t, T *f, T *df)
+template <class T, class Array, class Out>
+MTP_FUNCTION void radial_functions(const PlanView &plan, int z_i, int z_j, T r, T held, Array t, Out f, Out df)
 {
   T smooth, dsmooth;
   cutoff_function(plan, z_i, z_j, r, &smooth, &dsmooth);

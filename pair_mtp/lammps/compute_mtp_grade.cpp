@@ -10,6 +10,7 @@
 #include "update.h"
 
 #include <algorithm>
+#include <string>
 
 using namespace LAMMPS_NS;
 
@@ -41,7 +42,9 @@ void ComputeMTPGrade::init()
 
 void ComputeMTPGrade::find_pair()
 {
-  pair = dynamic_cast<PairMTPExtrapolation *>(force->pair_match("mtp/extrapolation", 1, number));
+  pair = nullptr;
+  for (const char *const variant : {"", "/kk", "/kk/device", "/kk/host"})
+    if (!pair) pair = dynamic_cast<PairMTPExtrapolation *>(force->pair_match(std::string("mtp/extrapolation") + variant, 1, number));
   if (!pair)
     error->all(FLERR, "compute {} finds no pair style mtp/extrapolation{}; of several in a hybrid, name one by its number: compute {} all {} 1",
                style, number ? " with number " + std::to_string(number) : "", id, style);

@@ -16,29 +16,7 @@
 #include <cstring>
 #include <exception>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 using namespace LAMMPS_NS;
-
-static int number_of_this_thread()
-{
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
-
-static int number_of_threads()
-{
-#ifdef _OPENMP
-  return omp_get_num_threads();
-#else
-  return 1;
-#endif
-}
 
 PairMTP::PairMTP(LAMMPS *lmp, const char *name) : Pair(lmp), style(name), live(mtp::register_live_style(reinterpret_cast<std::uint64_t>(lmp)))
 {
@@ -164,7 +142,7 @@ void PairMTP::use_current_model()
   const auto current = live->current_model();
   if (current != model) workers.clear();
   model = current;
-  while (static_cast<int>(workers.size()) < comm->nthreads) workers.emplace_back(model->plan.view());
+  while (static_cast<int>(workers.size()) < n_parts()) workers.emplace_back(model->plan.view());
 }
 
 void PairMTP::compute(int eflag, int vflag)
@@ -177,61 +155,90 @@ void PairMTP::evaluate_atoms(int eflag, int vflag, bool all_scalars)
 {
   ev_init(eflag, vflag);
   sort_by_species();
-  const int n_atoms = atom->nlocal + atom->nghost, n_wanted = comm->nthreads;
+  const int n_atoms = atom->nlocal + atom->nghost;
   SumsOfAtoms sums = {atom->f ? atom->f[0] : nullptr, vflag_atom ? vatom : nullptr, cvflag_atom ? cvatom : nullptr};
   for (Worker &worker : workers) worker.totals = {}, worker.failure = nullptr;
-#pragma omp parallel num_threads(n_wanted) if (n_wanted > 1)
-  {
-    const int thread = number_of_this_thread(), n_threads = number_of_threads();
-    if (thread == 0) evaluate_part(thread, n_threads, all_scalars, sums);
+  for_each_part([&](int part) {
+    if (part == 0) evaluate_part(part, all_scalars, sums);
     else {
-      workers[thread].sums.begin(n_atoms, sums);
-      evaluate_part(thread, n_threads, all_scalars, workers[thread].sums);
+      workers[part].sums.begin(n_atoms, sums);
+      evaluate_part(part, all_scalars, workers[part].sums);
     }
-#pragma omp barrier
-    for (int other = 1; other < n_threads; other++) {    // in this order, so that a run can be repeated to the last bit
-      SumsOfThread &found = workers[other].sums;
-      for (int page = thread; page < found.n_pages(); page += n_threads) found.hand_over(page, n_atoms, sums);
-    }
-  }
+  });
+  const int n = n_parts();
+  if (n > 1)
+    for_each_part([&](int part) {
+      for (int other = 1; other < n; other++) {    // in this order, so that a run can be repeated to the last bit
+        SumsOfThread &found = workers[other].sums;
+        for (int page = part; page < found.n_pages(); page += n) found.hand_over(page, n_atoms, sums);
+      }
+    });
   raise_failure();
   add_totals();
   if (vflag_fdotr) virial_fdotr_compute();
+}
+
+int PairMTP::n_parts() const
+{
+  return comm->nthreads;
+}
+
+void PairMTP::for_each_part(const std::function<void(int)> &action) const
+{
+  const int n = n_parts();
+#pragma omp parallel for schedule(static, 1) num_threads(n) if (n > 1)
+  for (int part = 0; part < n; part++) action(part);
+}
+
+const int *PairMTP::centres() const
+{
+  return list->ilist;
+}
+
+PairMTP::Listed PairMTP::listed(int i) const
+{
+  return {list->numneigh[i], list->firstneigh[i], 1};
 }
 
 void PairMTP::sort_by_species()
 {
   atoms_of_species.resize(model->potential.n_species);
   for (auto &atoms : atoms_of_species) atoms.clear();
+  const int *const all = centres();
   for (int ii = 0; ii < list->inum; ii++) {
-    const int i = list->ilist[ii], species = species_of_type[atom->type[i]];
+    const int i = all[ii], species = species_of_type[atom->type[i]];
     if (species >= 0) atoms_of_species[species].push_back(i);
   }
 }
 
-// The thread's part of the atoms of each species
-template <class Sums> void PairMTP::evaluate_part(int thread, int n_threads, bool all_scalars, Sums &sums)
+// A part of the atoms of each species
+template <class Sums> void PairMTP::evaluate_part(int part, bool all_scalars, Sums &sums)
 {
+  const int n_all_parts = n_parts();
   for (int species = 0; species < static_cast<int>(atoms_of_species.size()); species++) {
     const auto &atoms = atoms_of_species[species];
     const int n = static_cast<int>(atoms.size());
     const bigint n_groups = (n + Sites::width - 1) / Sites::width;
-    for (int k = n_groups * thread / n_threads; k < n_groups * (thread + 1) / n_threads; k++)
-      evaluate_group(thread, {species, std::min(Sites::width, n - k * Sites::width), &atoms[k * Sites::width]}, all_scalars, sums);
+    for (int k = n_groups * part / n_all_parts; k < n_groups * (part + 1) / n_all_parts; k++)
+      evaluate_group(part, {species, std::min(Sites::width, n - k * Sites::width), &atoms[k * Sites::width]}, all_scalars, sums);
   }
 }
 
-template <class Sums> void PairMTP::evaluate_group(int thread, const Group &group, bool all_scalars, Sums &sums)
+template <class Sums> void PairMTP::evaluate_group(int part, const Group &group, bool all_scalars, Sums &sums)
 {
-  Worker &worker = workers[thread];
+  Worker &worker = workers[part];
   if (worker.failure) return;
   try {
+    Listed neighbours[Sites::width];
     int most_neighbours = 0;
-    for (int lane = 0; lane < group.n; lane++) most_neighbours = std::max(most_neighbours, list->numneigh[group.atoms[lane]]);
+    for (int lane = 0; lane < group.n; lane++) {
+      neighbours[lane] = listed(group.atoms[lane]);
+      most_neighbours = std::max(most_neighbours, neighbours[lane].n);
+    }
     worker.site.begin(group.species, most_neighbours);
-    for (int lane = 0; lane < group.n; lane++) offer_neighbours(worker.site, lane, group.atoms[lane]);
+    for (int lane = 0; lane < group.n; lane++) offer_neighbours(worker.site, lane, group.atoms[lane], neighbours[lane]);
     worker.site.evaluate(all_scalars);
-    visit(thread, group);
+    visit(part, group);
     for (int lane = 0; lane < group.n; lane++) book(worker.site, lane, group.atoms[lane], worker.totals, sums);
   } catch (...) {
     worker.failure = std::current_exception();
@@ -239,13 +246,14 @@ template <class Sums> void PairMTP::evaluate_group(int thread, const Group &grou
   }
 }
 
-void PairMTP::offer_neighbours(Sites &site, int lane, int i) const
+void PairMTP::offer_neighbours(Sites &site, int lane, int i, const Listed &neighbours) const
 {
   const double *const x = atom->x[0];    // contiguous
-  const int *const type = atom->type, *const listed = list->firstneigh[i], *const species = species_of_type.data();
+  const int *const type = atom->type, *const species = species_of_type.data(), *const first = neighbours.first;
+  const std::ptrdiff_t stride = neighbours.stride;
   const double x_i[3] = {atom->x[i][0], atom->x[i][1], atom->x[i][2]};
-  site.offer(lane, list->numneigh[i], [=](int k, double *r) {
-    const int j = listed[k] & NEIGHMASK;
+  site.offer(lane, neighbours.n, [=](int k, double *r) {
+    const int j = first[k * stride] & NEIGHMASK;
     for (int a = 0; a < 3; a++) r[a] = x[3 * static_cast<bigint>(j) + a] - x_i[a];
     return mtp::Named{species[type[j]], j};
   });

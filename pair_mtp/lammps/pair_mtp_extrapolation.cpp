@@ -76,9 +76,9 @@ bool PairMTPExtrapolation::compute_asks() const
 void PairMTPExtrapolation::begin_grades()
 {
   gamma.assign(std::max(atom->nmax, 1), 0.0);
-  for (Rows &of_thread : rows) {
-    of_thread.sum.assign(model->potential.n_parameters(), 0.0);
-    of_thread.n_atoms = 0;
+  for (Rows &of_part : rows) {
+    of_part.sum.assign(model->potential.n_parameters(), 0.0);
+    of_part.n_atoms = 0;
   }
 }
 
@@ -87,11 +87,11 @@ bool PairMTPExtrapolation::grades_configurations() const
   return live->current_model()->potential.active_set->mode == mtp::ActiveSetMode::configuration;
 }
 
-void PairMTPExtrapolation::visit(int thread, const Group &group)
+void PairMTPExtrapolation::visit(int part, const Group &group)
 {
   if (!grading) return;
-  Sites &site = workers[thread].site;
-  Rows &mine = rows[thread];
+  Sites &site = workers[part].site;
+  Rows &mine = rows[part];
   double *const of_group = mine.of_group.get();
   site.parameter_gradient(of_group);
   mine.n_atoms += group.n;
@@ -123,9 +123,9 @@ double PairMTPExtrapolation::configuration_grade()
 {
   std::vector<double> sum(model->potential.n_parameters());
   bigint n_atoms = 0;
-  for (const Rows &of_thread : rows) {
-    n_atoms += of_thread.n_atoms;
-    for (std::size_t k = 0; k < sum.size(); k++) sum[k] += of_thread.sum[k];
+  for (const Rows &of_part : rows) {
+    n_atoms += of_part.n_atoms;
+    for (std::size_t k = 0; k < sum.size(); k++) sum[k] += of_part.sum[k];
   }
   MPI_Allreduce(MPI_IN_PLACE, &n_atoms, 1, MPI_LMP_BIGINT, MPI_SUM, world);
   MPI_Allreduce(MPI_IN_PLACE, sum.data(), static_cast<int>(sum.size()), MPI_DOUBLE, MPI_SUM, world);
@@ -311,6 +311,6 @@ void *PairMTPExtrapolation::extract_peratom(const char *name, int &ncol)
 double PairMTPExtrapolation::memory_usage()
 {
   double bytes = PairMTP::memory_usage() + static_cast<double>(gamma.capacity() * sizeof(double));
-  for (const Rows &of_thread : rows) bytes += static_cast<double>(of_thread.of_group.bytes() + of_thread.sum.capacity() * sizeof(double));
+  for (const Rows &of_part : rows) bytes += static_cast<double>(of_part.of_group.bytes() + of_part.sum.capacity() * sizeof(double));
   return bytes;
 }

@@ -50,12 +50,12 @@ class PairMTPExtrapolation : public PairMTP {
  protected:
   void require(const mtp::Potential &potential, const std::string &name) override;
   void use_current_model() override;
-  void visit(int thread, const Group &group) override;
+  void visit(int part, const Group &group) override;
 
  private:
   struct Rows {
     mtp::Scratch<double> of_group;    // dV_i/dtheta
-    std::vector<double> sum;          // configuration mode: of the thread's atoms so far
+    std::vector<double> sum;          // configuration mode: of the part's atoms so far
     bigint n_atoms = 0;
   };
 
@@ -68,7 +68,7 @@ class PairMTPExtrapolation : public PairMTP {
   bigint last_graded = -1;
   bool none_passes = true;    // the watch's threshold, when last graded
   std::unique_ptr<mtp::Grader> grader;
-  std::vector<Rows> rows;    // [thread]
+  std::vector<Rows> rows;    // [part]
 
   bool compute_asks() const;
   void begin_grades();

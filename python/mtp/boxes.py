@@ -19,20 +19,20 @@ from mtp.surroundings import Surroundings
 
 COINCIDENCE = 0.25  # of the spacing of atoms: two atoms nearer than that, one shifted by a period, are the same site
 N_PEAKS = 330  # translations that are looked at
-N_BEST, N_SECTORS, PER_SECTOR = (
-    40,
-    20,
-    3,
-)  # translations of which lattices are made: the best, and those of all directions
+N_BEST = 40  # of which lattices are made,
+N_SECTORS, PER_SECTOR = 20, 3  # with the best of each direction
 N_SIZES, PER_SIZE = 8, 5  # boxes that are tried
 SEAM_COST = 0.05  # of a seam that fits, against 1 for one that does not: among fitting boxes, the roundest
 _COMBINATIONS = np.array(list(itertools.product((-2, -1, 0, 1, 2), repeat=3)))
 COMBINATIONS = _COMBINATIONS[np.any(_COMBINATIONS != 0, axis=1)]
+FACES = COMBINATIONS[
+    np.abs(COMBINATIONS).max(axis=1) == 1
+]  # those of a reduced lattice's Wigner-Seitz cell are among them
 
 
 @dataclass(frozen=True)
 class Box:
-    """Lattice vectors (rows, Å), and the share of the seam's atoms that meet no partner on the other side."""
+    """Reduced lattice vectors (rows, Å), and the share of the seam's atoms that meet no partner on the other side."""
 
     lattice: np.ndarray
     mismatch: float
@@ -54,7 +54,7 @@ def boxes(known: Surroundings, kept: np.ndarray, radius: float, max_volume: floa
     """
     longest = min(1.3 * known.reach, 2.2 * max_volume ** (1 / 3))
     translations, mismatch = _translations(known, radius, longest)
-    alone = np.array([_is_alone(kept, t[None], radius) for t in translations], dtype=bool)
+    alone = np.array([is_alone(kept, t[None], radius) for t in translations], dtype=bool)
     translations, mismatch = translations[alone], mismatch[alone]
     length = np.linalg.norm(translations, axis=1) / radius
     rank = np.argsort(mismatch.round(2) + 0.02 * length, kind="stable")
@@ -141,7 +141,7 @@ def _mismatch(known: Surroundings, tree: cKDTree, t: np.ndarray, near: float) ->
     return unlike / n if n else 0.0
 
 
-def _is_alone(kept: np.ndarray, images: np.ndarray, radius: float) -> bool:
+def is_alone(kept: np.ndarray, images: np.ndarray, radius: float) -> bool:
     """Whether no kept atom, moved by any of the vectors or back, comes within the radius."""
     both = np.concatenate([images, -images])
     return bool((((kept[:, None] + both) ** 2).sum(axis=-1) > radius**2).all())
@@ -171,7 +171,7 @@ def _lattices(
         for k in order[(volume[order] >= low * (1 - 1e-9)) & (volume[order] < high)]:
             lattice = minkowski_reduce(translations[triples[k]])[0]
             lattice = lattice if np.linalg.det(lattice) > 0 else -lattice
-            if _is_alone(kept, COMBINATIONS @ lattice, radius):
+            if is_alone(kept, COMBINATIONS @ lattice, radius):
                 weight = 1 / lengths[triples[k]]
                 taken.append(Box(lattice, float((mismatch[triples[k]] * weight).sum() / weight.sum())))
                 n_here += 1

@@ -86,7 +86,7 @@ def write(path: str | os.PathLike, configurations: Iterable[Atoms], species: Seq
         try:
             # ASE would take OUTCAR.extxyz for an OUTCAR
             form = "extxyz" if Path(path).suffix in (".extxyz", ".xyz") else filetype(str(path), read=False)
-            ase.io.write(part, list(configurations), format=form)
+            ase.io.write(part, list(configurations), format=form, parallel=False)  # this rank alone
         except OSError:
             raise
         except Exception as error:  # as for reading

@@ -13,7 +13,7 @@ from ase import Atoms
 
 from mtp.boxes import boxes
 from mtp.errors import Error
-from mtp.filling import Filled, fill, graded, relaxed
+from mtp.filling import Filled, allowed, fill, graded, relaxed
 from mtp.potential import Potential
 from mtp.settings import Cutting
 from mtp.surroundings import Surroundings, isolated, surroundings
@@ -36,9 +36,10 @@ def cut(atoms: Atoms, centre: int, potential: Potential, settings: Cutting | Non
         positions, and there are no others; they come first, the centre itself at index 0. arrays: "grade" and "kept";
         info: "cut_method", "cut_centre" (in the run), "cut_run_grade" and "cut_grade" (of the centre, there and here),
         "cut_filler_grade" (the highest of the others that were not kept), "cut_kept_grade" (of those that were),
-        "cut_bound", "cut_excess" (the highest ratio of a grade to the bound, or to what that atom had in the run where
-        that is more), "cut_atoms_in_run" and, where the run tells them, "run", "step", "run_cell" and "cut_tag" (the
-        LAMMPS ID, of the array "id").
+        "cut_bound", "cut_excess" (the highest ratio of a grade to the bound, or to 1.1 times what that atom had in the
+        run where that is more), "cut_atoms_in_run" and, where the run tells them, "run", "step", "run_cell" and
+        "cut_tag" (the LAMMPS ID, of the array "id"). "cut_method" is "crystal", or "cut" where the seam is no
+        crystal's, if nothing was moved; else "relaxed", "cluster" or "whole".
 
     Raises:
         Error: the cutoff asks for more than max_atoms atoms (with the least number), the method does not fit the
@@ -63,7 +64,8 @@ def cut(atoms: Atoms, centre: int, potential: Potential, settings: Cutting | Non
         method = "cluster"
     else:
         filled = _periodic(known, n_kept, radius, potential, settings)
-        method = "relaxed" if filled.relaxed or filled.box.mismatch > COHERENT else "crystal"
+        method = "relaxed" if filled.relaxed else "cut" if filled.box.mismatch > COHERENT else "crystal"
+    _check(filled, potential)
     return _result(atoms, centre, filled, method, known.grades[0], settings)
 
 
@@ -104,7 +106,7 @@ def _whole(atoms: Atoms, centre: int, potential: Potential, settings: Cutting, s
     order = np.r_[centre, np.delete(np.arange(len(atoms)), centre)]
     whole = atoms[order]
     whole.calc = None
-    filled = Filled(whole, len(atoms), np.fmax(settings.bound, grades[order]), grades[order], None)
+    filled = Filled(whole, len(atoms), allowed(grades[order], settings.bound), grades[order], None)
     return _result(atoms, centre, filled, "whole", float(grades[centre]), settings)
 
 
@@ -116,7 +118,7 @@ def _cluster(known: Surroundings, n_kept: int, molecule: np.ndarray, potential: 
         if known.reach < np.inf:
             index = index[known.distances[index] <= known.reach]
     cluster = known.atoms[index]
-    limits = np.fmax(settings.bound, known.grades[index])
+    limits = allowed(known.grades[index], settings.bound)
     kept = int(np.count_nonzero(index < n_kept))
     filled = graded(Filled(cluster, kept, limits, np.full(len(index), np.nan), None), potential)
     if len(molecule) == len(index) or filled.excess <= 1:
@@ -150,7 +152,7 @@ def _periodic(known: Surroundings, n_kept: int, radius: float, potential: Potent
             raise Error(_too_few(potential, settings, len(found[0].atoms)))
         raise Error(
             f"no periodic cell around the atom fits into what is known of the run, {known.reach:.1f} Å: "
-            f"a neighbourhood of {2 * radius:.1f} Å serves most cells"
+            f"hand over a neighbourhood of {3 * radius:.0f} Å"
         )
     if settings.method == "crystal":
         trials = [filled for filled in trials if filled.box.mismatch <= COHERENT]
@@ -166,7 +168,7 @@ def _periodic(known: Surroundings, n_kept: int, radius: float, potential: Potent
     best = trials[0]
     for filled in trials[: settings.candidates]:
         trial = relaxed(filled, potential, radius, closest, settings.steps, settings.relax_box)
-        best = min(best, trial, key=lambda filled: (max(filled.excess, 1.0), filled.badness))
+        best = min(best, trial, key=lambda filled: filled.rank)
         if best.excess <= 1:
             break
     return best
@@ -200,10 +202,22 @@ def _too_few(potential: Potential, settings: Cutting, least: int) -> str:
     )
 
 
+def _check(filled: Filled, potential: Potential) -> None:
+    """Nothing but kept atoms, where they were, is inside the cutoff."""
+    near = potential.neighbourhoods(filled.atoms)
+    neighbours, vectors = near.neighbour[: near.first[1]], near.vectors[: near.first[1]]
+    n_before = np.count_nonzero(
+        np.linalg.norm(filled.atoms.positions[1 : filled.n_kept], axis=1) < potential.facts.cutoff
+    )
+    if (
+        len(neighbours) != n_before
+        or (neighbours >= filled.n_kept).any()
+        or not np.allclose(vectors, filled.atoms.positions[neighbours], rtol=0, atol=1e-9)
+    ):
+        raise RuntimeError("the environment of the centre was not kept")
+
+
 def _result(source: Atoms, centre: int, filled: Filled, method: str, run_grade: float, settings: Cutting) -> Atoms:
-    grade = float(filled.grades[0])
-    if abs(grade - run_grade) > 1e-9 * max(1.0, run_grade):
-        raise RuntimeError(f"the environment was not kept: grade {run_grade!r} in the run, {grade!r} in the cell")
     atoms = filled.atoms.copy()
     if method != "whole":
         if atoms.pbc.any():
@@ -223,7 +237,7 @@ def _result(source: Atoms, centre: int, filled: Filled, method: str, run_grade: 
         "cut_centre": centre,
         "cut_atoms_in_run": int(source.info.get("n_atoms", len(source))),
         "cut_run_grade": float(run_grade),
-        "cut_grade": grade,
+        "cut_grade": float(filled.grades[0]),
         "cut_kept_grade": float(filled.grades[1 : filled.n_kept].max(initial=0.0)),
         "cut_filler_grade": filled.filler_grade,
         "cut_bound": settings.bound,

@@ -13,7 +13,7 @@ from ase.filters import Filter
 from ase.geometry import minkowski_reduce
 from ase.optimize import FIRE
 
-from mtp.boxes import Box, nearest_images
+from mtp.boxes import COMBINATIONS, FACES, Box, is_alone, nearest_images
 from mtp.calculator import MTP
 from mtp.errors import DataError, LibraryError
 from mtp.neighbours import neighbourhoods
@@ -22,6 +22,7 @@ from mtp.surroundings import Surroundings
 
 SAME_SITE = 0.5  # of the spacing: atoms nearer than that, from two sides of a seam, are one
 OVER_THE_SEAM = 0.5  # of the spacing: so far beyond the seam atoms are looked for
+SLACK = 1.1  # of grades in the run: neighbours beyond a seam move a little
 MARGIN = 1e-6  # Å, by which the filler stays outside the kept sphere
 
 
@@ -29,7 +30,7 @@ MARGIN = 1e-6  # Å, by which the filler stays outside the kept sphere
 class Filled:
     """A cell with its centre at the origin: atoms[:n_kept], the centre first, are as they were in the run.
 
-    limits: (n,) grades that atoms should not pass: the bound, or more where an atom had more in the run. grades: (n,).
+    limits: (n,) grades that atoms should not pass, see `allowed`. grades: (n,).
     """
 
     atoms: Atoms
@@ -51,8 +52,18 @@ class Filled:
 
     @property
     def badness(self) -> float:
-        """The mean of log(grade / limit) of what is above its limit: 0 where nothing is."""
+        """The mean of log(grade / limit), where that is positive: 0 where no atom is above its limit."""
         return float(np.log(np.maximum((self.grades / self.limits)[1:], 1.0)).sum() / len(self.atoms))
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The lower, the better."""
+        return max(self.excess, 1.0), self.badness
+
+
+def allowed(run_grades: np.ndarray, bound: float) -> np.ndarray:
+    """The bound, or what atoms had in the run (NaN where that is not known) and a little, where that is more."""
+    return np.fmax(bound, SLACK * run_grades)
 
 
 def fill(
@@ -66,21 +77,22 @@ def fill(
         closest: Å, between atoms.
 
     Returns:
-        Not graded yet (grades NaN); None where a part of the box is not known or nothing but kept atoms fits.
+        Not graded yet (grades NaN); None where a part of the box is not known, images of kept atoms meet, or there is
+        no filler.
     """
     images = box.images
     lengths = np.linalg.norm(images, axis=1)
     unit = images / lengths[:, None]
     beyond = ((known.vectors - offset) @ unit.T - lengths / 2).max(axis=1)  # the seam, Å
     spacing = known.spacing
-    if not _is_known(known, images, offset, spacing):
+    if not _is_known(known, FACES @ box.lattice, offset, spacing):
         return None
     inside = np.flatnonzero(beyond <= OVER_THE_SEAM * spacing)
     filler = inside[inside >= n_kept]
     filler = filler[_are_outside(known.vectors[filler], box.lattice, radius)]
     filler = filler[np.argsort(beyond[filler], kind="stable")]
     index = np.concatenate([np.arange(n_kept), filler])
-    limits = np.fmax(bound, known.grades[index])  # NaN loses
+    limits = allowed(known.grades[index], bound)
     atoms = known.atoms[index]
     atoms.cell, atoms.pbc = box.lattice, True
     return _thinned(atoms, n_kept, limits, box, known.kinds[index], radius, spacing, closest)
@@ -90,19 +102,18 @@ def _are_outside(positions: np.ndarray, lattice: np.ndarray, radius: float) -> n
     return np.linalg.norm(nearest_images(positions, lattice), axis=1) > radius + MARGIN
 
 
-def _is_known(known: Surroundings, images: np.ndarray, offset: np.ndarray, spacing: float) -> bool:
-    """Whether the corners of the Wigner-Seitz cell lie within reach."""
+def _is_known(known: Surroundings, faces: np.ndarray, offset: np.ndarray, spacing: float) -> bool:
+    """Whether the corners of the Wigner-Seitz cell, which three faces share, lie within reach."""
     if np.isinf(known.reach):
         return True
-    shell = images[np.linalg.norm(images, axis=1).argsort(kind="stable")[:26]]
-    normal, length = shell, (shell**2).sum(axis=1) / 2
-    a, b, c = (normal[list(k)] for k in zip(*itertools.combinations(range(len(shell)), 3), strict=True))
-    la, lb, lc = (length[list(k)] for k in zip(*itertools.combinations(range(len(shell)), 3), strict=True))
+    height = (faces**2).sum(axis=1) / 2
+    triples = np.array(list(itertools.combinations(range(len(faces)), 3))).T
+    (a, b, c), (la, lb, lc) = faces[triples], height[triples]
     volume = (a * np.cross(b, c)).sum(axis=1)
     met = np.abs(volume) > 1e-6 * np.abs(volume).max()
     points = la[:, None] * np.cross(b, c) + lb[:, None] * np.cross(c, a) + lc[:, None] * np.cross(a, b)
     points = points[met] / volume[met, None]
-    corners = points[((points @ shell.T) <= length * (1 + 1e-9)).all(axis=1)]
+    corners = points[(points @ faces.T <= height * (1 + 1e-9)).all(axis=1)]
     return bool(np.linalg.norm(corners + offset, axis=1).max() <= known.reach + 0.5 * spacing)
 
 
@@ -171,15 +182,16 @@ def relaxed(filled: Filled, potential: Potential, radius: float, closest: float,
     """Relax the filler (and the box) with the potential, the kept atoms where they are, until no atom passes its limit.
 
     Returns:
-        The step whose highest excess is the lowest, perhaps the one that was given.
+        The step of the lowest rank, perhaps the one that was given.
     """
     best = filled
     for atoms, grades in _relaxation(filled, potential, radius, steps, with_box):
         if not np.isfinite(grades).all() or _is_crowded(atoms, filled.n_kept, closest):
-            continue
+            break  # the potential drives atoms into each other: what came before stands
+        if with_box and not is_alone(atoms.positions[: filled.n_kept], COMBINATIONS @ atoms.cell.array, radius):
+            break
         trial = replace(filled, atoms=atoms.copy(), grades=grades, relaxed=True)
-        if (trial.excess, trial.badness) < (best.excess, best.badness):
-            best = trial
+        best = min(best, trial, key=lambda filled: filled.rank)
         if best.excess <= 1:
             break
     return best
@@ -196,7 +208,7 @@ def _relaxation(
         for _ in optimiser.irun(fmax=0.02, steps=steps):
             yield atoms, atoms.calc.results["grades"]
     except (DataError, LibraryError, np.linalg.LinAlgError):
-        return  # the potential drove atoms into each other: what came before stands
+        return  # as above
 
 
 class HeldEnvironment(Filter):

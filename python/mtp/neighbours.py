@@ -129,13 +129,18 @@ def neighbourhoods(atoms: Atoms, species: np.ndarray, cutoff: float) -> Neighbou
     Raises DataError where positions or cell are not finite; DataError, or LibraryError for a configuration without a
     source, where a periodic direction has no cell vector.
     """
-    batch = Batch.of([atoms], [species])
-    first = np.zeros(len(atoms) + 1, dtype=np.int64)
-    capacity = 64 * len(atoms)
+    with named(atoms):
+        return found(Batch.of([atoms], [species]), cutoff)
+
+
+def found(batch: Batch, cutoff: float) -> Neighbourhoods:
+    """Find all neighbours closer than `cutoff` (Å) in configurations side by side."""
+    n_atoms = len(batch.species)
+    first = np.zeros(n_atoms + 1, dtype=np.int64)
+    capacity = 64 * n_atoms
     while True:
         neighbour, vectors = np.empty(capacity, dtype=np.int32), np.empty((capacity, 3))
-        with named(atoms):
-            call("find_neighbours", batch.as_c(), cutoff, capacity, int64s(first), int32s(neighbour), doubles(vectors))
+        call("find_neighbours", batch.as_c(), cutoff, capacity, int64s(first), int32s(neighbour), doubles(vectors))
         n_pairs = int(first[-1])
         if n_pairs <= capacity:
             return Neighbourhoods(

@@ -315,13 +315,19 @@ class Potential:
 
     def observables(self, near: Neighbourhoods) -> np.ndarray:
         """Energy, forces and virial (xx yy zz yz xz xy) of several configurations in turn, (Σ (7 + 3 N),)."""
-        n_configurations = len(near.first_atom) - 1
-        energies, forces, virial = np.empty(len(near)), np.empty((len(near), 3)), np.empty((n_configurations, 9))
-        call("evaluate", self._handle, near.as_c(), doubles(energies), doubles(forces), doubles(virial))
+        energies, forces, virials = self.evaluate_near(near)
+        virials = virials.reshape(-1, 9)[:, VOIGT]
         parts = []
         for c, (first, end) in enumerate(itertools.pairwise(near.first_atom)):
-            parts += [energies[first:end].sum(keepdims=True), forces[first:end].ravel(), virial[c, VOIGT]]
+            parts += [energies[first:end].sum(keepdims=True), forces[first:end].ravel(), virials[c]]
         return np.concatenate(parts)
+
+    def evaluate_near(self, near: Neighbourhoods) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Site energies (N,), forces (N, 3) and virials (C, 3, 3) of several configurations."""
+        energies, forces = np.empty(len(near)), np.empty((len(near), 3))
+        virials = np.empty((len(near.first_atom) - 1, 3, 3))
+        call("evaluate", self._handle, near.as_c(), doubles(energies), doubles(forces), doubles(virials))
+        return energies, forces, virials
 
     def jacobian_rows(self, near: Neighbourhoods, linear_only: bool = False) -> np.ndarray:
         """The Jacobian of several configurations, (Σ (7 + 3 N), n): energy, forces and virial of each in turn."""
@@ -394,7 +400,7 @@ class Potential:
         """Offer configurations to the active set (begun anew where there is none of this mode) by maxvol.
 
         Returns the indices of those of which a row entered and stayed, ascending. Afterwards no configuration
-        offered, and none in the set before, has a grade above `threshold`.
+        offered has a grade above `threshold`.
 
         With an mpi4py communicator the call is collective: the configurations of all ranks, in the order of the ranks,
         are offered (all may be on rank 0, or each may hold a part), and indices and active set are the same on every

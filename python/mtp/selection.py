@@ -3,7 +3,8 @@
 
 Configurations are cut into blocks that do not depend on the number of ranks, dealt to the ranks in turn. A sweep goes
 through all blocks in waves: the ranks grade a wave's blocks against the present set, rows whose grade exceeds the
-threshold travel to rank 0, which offers them to the set in their order and tells all ranks the new one.
+threshold (in the first sweep, comes near it) travel to rank 0, which offers them to the set in their order, together
+with the latest that it holds from before, and tells all ranks the new set.
 Sweeps are repeated until one changes nothing: no row then exceeds the threshold, and the set is D-optimal up to that
 [Podryabinkin & Shapeev, Comput. Mater. Sci. 140, 171 (2017)]. Any number of ranks chooses the same rows, bit by bit.
 
@@ -28,7 +29,8 @@ from mtp.summation import Ranks
 
 BLOCK = 512  # atoms that are graded at a time
 WAVE = 256  # blocks that are graded against the same set
-OFFERED = 8 * BLOCK  # rows that rank 0 holds
+OFFERED = 4096  # rows that rank 0 takes at a time
+NEAR = 0.6  # share of the threshold above which a first sweep keeps rows: swaps raise them, and sweeps are saved
 MOST_SWEEPS = 1000  # each swap enlarges the volume: far fewer are needed
 
 Result = TypeVar("Result")
@@ -109,8 +111,10 @@ class _Selection:
             self.grader.offer(largest[None], self.mode, np.inf)
         self.chooser = self.grader.copy()  # rank 0: has the set as it becomes
         self.owners = np.full(self.n, -1, dtype=np.int64)  # rank 0: whence the rows of the set came
+        self._pool = _Candidates(np.zeros((0, self.n)), np.zeros(0, dtype=np.int64))  # rank 0
         self._news: np.ndarray | None = None  # the set, where the grader does not have it yet
         for sweep in range(MOST_SWEEPS):
+            self._worth_keeping = self.threshold * (1 if sweep else NEAR)
             if not self._sweep(first=sweep == 0):
                 break
         else:
@@ -171,13 +175,15 @@ class _Selection:
         return self.chooser.active_set if changed else None
 
     def _offer(self, parts: list[_Candidates]) -> bool:
-        """Rank 0: maxvol among the set and some candidates; whether one entered."""
-        rows, places = map(np.concatenate, zip(*parts, strict=True))
-        if not len(rows):
+        """Rank 0: maxvol among the set, some candidates and earlier ones, which may rise again; whether one entered."""
+        if not any(len(part.rows) for part in parts):
             return False
+        rows, places = map(np.concatenate, zip(self._pool, *parts, strict=True))
         slots = self.chooser.offer(rows, self.mode, self.threshold)
         entered = slots >= 0
         self.owners[entered] = places[slots[entered]]
+        kept = max(OFFERED, 4 * self.n)
+        self._pool = _Candidates(rows[-kept:], places[-kept:])
         return bool(entered.any())
 
     # ---- blocks
@@ -194,7 +200,7 @@ class _Selection:
         if not np.isfinite(grades).all():
             atoms = self._held[places[np.argmin(np.isfinite(grades))]]
             raise DataError(f"{_source(atoms)}: derivatives by the parameters are not finite: atoms are too close")
-        above = np.flatnonzero(grades > self.threshold)
+        above = np.flatnonzero(grades > self._worth_keeping)
         return _Candidates(self._rows(number, near, centres, above), places[above])
 
     def _largest(self) -> np.ndarray:

@@ -121,6 +121,21 @@ class Exploration(Section):
         return self.pressure_GPa if isinstance(self.pressure_GPa, list) else [self.pressure_GPa]
 
 
+class Relaxation(Section):
+    """Structures of a file, each of which relaxes under the potential, while its grade is watched at every step.
+
+    steps: at most for each; 0: structures are only graded. force, stress_GPa: what is left when a structure is relaxed,
+    eV/Å and GPa. pressure_GPa: of the relaxed cells. cell: whether cells relax.
+    """
+
+    file: Path
+    steps: int = Field(500, ge=0)
+    force: float = Field(0.01, gt=0)
+    stress_GPa: float = Field(0.1, gt=0)
+    pressure_GPa: float = 0.0
+    cell: bool = True
+
+
 class Selection(Section):
     """Extrapolation grades above which configurations are gathered (`select`) and the run stops (`break`).
 
@@ -317,7 +332,14 @@ class LearnSettings(Section):
     cutting: Cutting = Field(default_factory=Cutting)
     transport: Transport = Field(default_factory=Transport)
     target: Target | None = None
-    exploration: list[Exploration] = Field(min_length=1)
+    exploration: list[Exploration] = []
+    relaxation: list[Relaxation] = []
+
+    @model_validator(mode="after")
+    def _something_to_explore(self) -> LearnSettings:
+        if not self.exploration and not self.relaxation:
+            raise ValueError("an `exploration` or a `relaxation` must be given")
+        return self
 
     def form(self) -> dict[str, Any]:
         """What must stay as it is from the first round to the last, by key."""
@@ -330,7 +352,10 @@ class LearnSettings(Section):
 
     def search(self) -> dict[str, Any]:
         """What a converged loop has looked through, and how closely."""
-        search = self.model_dump(mode="json", include={"exploration", "selection", "passes", "target"}, by_alias=True)
+        keys = {"exploration", "relaxation", "selection", "passes", "target"}
+        search = self.model_dump(mode="json", include=keys, by_alias=True)
+        for relaxation in search["relaxation"]:
+            relaxation["file"] = Path(relaxation["file"]).name
         for exploration in search["exploration"]:
             for key in ("file", "input"):
                 if exploration[key] is not None:
@@ -342,6 +367,8 @@ class LearnSettings(Section):
         settings = self.model_copy(deep=True)
         settings.folder = base / settings.folder
         settings.initial.files = [base / file for file in settings.initial.files]
+        for relaxation in settings.relaxation:
+            relaxation.file = base / relaxation.file
         for exploration in settings.exploration:
             if exploration.file is not None:
                 exploration.file = base / exploration.file

@@ -9,6 +9,7 @@ from mtp.cli.conductivity import conductivity
 from mtp.cli.data import convert, info
 from mtp.cli.fitting import fit, guard, new, uncertainty
 from mtp.cli.learning import learn
+from mtp.cli.relaxing import relax
 from mtp.cli.using import cut, evaluate, grade, select, validate
 from mtp.errors import Error
 
@@ -19,7 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Moment tensor potentials that learn while LAMMPS runs. Units: eV, Å, GPa, K, ps.",
 )
-for command in (new, fit, evaluate, uncertainty, validate, select, grade, cut, guard, convert, info, learn):
+for command in (new, fit, evaluate, uncertainty, validate, select, grade, relax, cut, guard, convert, info, learn):
     app.command()(command)
 app.add_typer(conductivity, name="conductivity")
 

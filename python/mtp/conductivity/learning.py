@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
 from mtp import structures
 from mtp.cfg import replaced_whole
@@ -38,7 +38,7 @@ from mtp.learning.errand import Errand
 from mtp.learning.ranks import on_root
 from mtp.learning.walks import Passage, Walk, histogram
 from mtp.potential import Potential
-from mtp.settings import Cutting, Exploration, LearnSettings, Selection, checked, content_of
+from mtp.settings import Cutting, LearnSettings, Selection, checked, content_of
 
 Calculation = md.MolecularDynamics | BteSettings
 Method = Callable[..., dict[str, Any]]
@@ -49,9 +49,12 @@ class LearnConductivity(LearnSettings):
     """A learning loop that may have no exploration but the calculation. tolerance: a relative change of κ that counts
     for nothing, however small its error."""
 
-    exploration: list[Exploration] = Field(default_factory=list)
     tolerance: float = Field(0.01, gt=0)
     _asked: dict[str, Any] = PrivateAttr(default_factory=dict)  # of the calculation
+
+    @model_validator(mode="after")
+    def _something_to_explore(self) -> LearnConductivity:
+        return self
 
     def search(self) -> dict[str, Any]:
         return super().search() | {"conductivity": self._asked}

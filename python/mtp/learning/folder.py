@@ -9,6 +9,7 @@
     state.json          what the loop is at; which walks have passed under the potential in hand
     learning.png        errors, grades and numbers by round
     potential.mtp, potential.almtp    the result
+    relaxed_K.extxyz    what came of the K-th relaxation, as its last pass has left it
 
 Each file is replaced as a whole, and a round's appears when its step is complete.
 """
@@ -139,6 +140,11 @@ class Folder:
         path = self._shown / "learning.png"
         if again or not path.exists():
             figures.learning(path, rounds, select, break_above)
+
+
+def relaxed_file(number: int) -> str:
+    """The name of the file for what comes of the settings' relaxation of that number, from one on."""
+    return f"relaxed_{number}.extxyz"
 
 
 def read_json(path: Path, kind: type) -> Any:

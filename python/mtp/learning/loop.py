@@ -31,6 +31,7 @@ from mtp.learning.files import FileWalk
 from mtp.learning.folder import Folder
 from mtp.learning.memory import MemoryWalk
 from mtp.learning.ranks import NotConverged, Stopped, led, on_root
+from mtp.learning.relaxations import Plan, RelaxationWalk, plan
 from mtp.learning.scripts import Script, scripts, write_data
 from mtp.learning.teacher import Teacher
 from mtp.learning.walks import GRADES, Passage, Walk
@@ -68,8 +69,8 @@ class Loop:
     def open(self) -> None:
         """Take the folder, and check everything that can be checked before the first calculation."""
         self._on_root(self.folder.take)
-        self.scripts = self._on_root(self._check)
-        self.titles = [script.title for script in self.scripts] + ([self.errand.title] if self.errand else [])
+        self.scripts, self.plans = self._on_root(self._check)
+        self.titles = [walk.title for walk in (*self.scripts, *self.plans, *([self.errand] if self.errand else []))]
         chunk, n = self.settings.selection.learn_after, len(self.titles)
         self.crew = Crew(self._walk, n, self.settings.groups, chunk, self.comm)
 
@@ -252,8 +253,8 @@ class Loop:
 
     # ---- folder, walks and ranks
 
-    def _check(self) -> list[Script]:
-        """Check settings and folder against each other, and give the walks' scripts: rank 0."""
+    def _check(self) -> tuple[list[Script], list[Plan]]:
+        """Check settings and folder against each other, and give what walks are made of: rank 0."""
         settings, found = self.settings, []
         if settings.groups > self.comm.size:
             raise Error(f"groups = {settings.groups}, but there are {self.comm.size} ranks: start more (mpiexec -n)")
@@ -267,17 +268,20 @@ class Loop:
                 self._structures[data] = structures.explored(exploration, settings.species)
             prefix = f"{number}: " if several else ""
             found += [script.titled(prefix + script.title) for script in scripts(exploration, data, settings.species)]
-        twice = [title for title, n in Counter(script.title for script in found).items() if n > 1]
+        plans = [plan(what, number, settings.species) for number, what in enumerate(settings.relaxation, start=1)]
+        twice = [title for title, n in Counter(walk.title for walk in (*found, *plans)).items() if n > 1]
         if twice:
             raise Error(f"{self.folder}: two walks are {twice[0]}: take one of them out")
         self.folder.check(settings)
         self.folder.dataset.forget_pending(after_round=len(self.folder.rounds))
-        return found
+        return found, plans
 
     def _walk(self, k: int, comm: MPI.Comm) -> Walk:
-        if k == len(self.scripts):
-            return self.errand.walk(comm)
         transport, selection, seeds = self.settings.transport, self.settings.selection, (self.settings.seed, k)
+        if k == len(self.scripts) + len(self.plans):
+            return self.errand.walk(comm)
+        if k >= len(self.scripts):
+            return RelaxationWalk(self.plans[k - len(self.scripts)], selection, self.folder.path, comm)
         if transport.type == "files":
             folder = self.folder.path / f"walk_{k}"
             return FileWalk(self.scripts[k], selection, folder, seeds, comm, transport.command)

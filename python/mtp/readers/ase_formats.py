@@ -109,7 +109,7 @@ def any_other(path: str | os.PathLike) -> Iterator[Atoms]:
     """Read what ASE reads, in the format that ASE finds. Raises FormatError where it cannot."""
     n_read = 0
     try:
-        for atoms in ase.io.iread(path, index=":"):
+        for atoms in ase.io.iread(path, index=":", parallel=False):
             yield atoms
             n_read += 1
     except Exception as error:  # as above

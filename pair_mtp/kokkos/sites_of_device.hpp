@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Evaluates atoms with Kokkos threads, one lane each: a team of threads an atom, or a thread an atom. Loops and memory only; what is computed stands
+// in the kernels of core, of which these are the drivers for devices as Sites is that for vectors of a CPU.
+//
+// A team takes the listed neighbours of its atom in chunks of its size. Forward: each thread computes the radial functions and the monomials of one
+// neighbour into a column of the chunk's table; then the threads share the monomials, and each adds those rows to its moments. Products level by
+// level. Backward: each thread pulls the adjoints back to one neighbour, and adds its force. A thread alone does the same with chunks of one.
+// Of a neighbour nothing is kept from one sweep to the other, so memory grows with neither the neighbours nor the atoms: as many atoms are under way
+// as the device has threads for, one after another.
+#pragma once
+
+#include "../core/adjoint.hpp"
+#include "../core/contraction.hpp"
+#include "../core/moments.hpp"
+#include "../core/plan.hpp"
+#include "../core/radial.hpp"
+
+#include <Kokkos_Core.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+namespace mtp {
+
+// An array whose elements are `stride` apart: neighbouring threads have neighbouring elements.
+struct Strided {
+  double *first;
+  std::size_t stride;
+
+  MTP_FUNCTION double &operator[](int k) const { return first[k * stride]; }
+  MTP_FUNCTION Strided operator+(int k) const { return {first + k * static_cast<std::ptrdiff_t>(stride), stride}; }
+};
+
+// A table in the memory of the device, element (i, k) at i stride[0] + k stride[1]
+template <class Number> struct Table {
+  Number *first = nullptr;
+  std::size_t stride[2] = {};
+
+  MTP_FUNCTION Number &operator()(int i, int k) const { return first[i * stride[0] + k * stride[1]]; }
+};
+
+// Atoms and their neighbour lists
+struct DeviceAtoms {
+  int n = 0;    // that are evaluated
+  int index_mask = 0;
+  const int *centres = nullptr, *n_listed = nullptr, *type = nullptr;
+  const int *species_of_type = nullptr;    // negative: not to be seen
+  Table<const int> listed;
+  Table<const double> positions;
+};
+
+// Where the results are added. g_j = dV_i/dr_ij becomes a force -g_j on j and g_j on i, and W_ab = -r_ij,a g_b a virial, as in PairMTP::book().
+struct DeviceSums {
+  double unit = 1;               // of the caller's energies, in 1/eV
+  bool any_virial = false;       // of all atoms, into SiteTotals
+  double *energies = nullptr;    // [atom]; null: not wanted, also below
+  Table<double> forces;
+  double *six = nullptr, *nine = nullptr;    // [atom][6]: half on i and half on j; [atom][9]: on j
+};
+
+struct SiteTotals {
+  double energy = 0, virial[6] = {};
+  int n_coinciding = 0, n_not_finite = 0;
+
+  MTP_FUNCTION void operator+=(const SiteTotals &other)
+  {
+    energy += other.energy;
+    for (int k = 0; k < 6; k++) virial[k] += other.virial[k];
+    n_coinciding += other.n_coinciding;
+    n_not_finite += other.n_not_finite;
+  }
+};
+
+// What a team works with. The table of a chunk has a column for each of its threads.
+struct SiteMemory {
+  Strided moments, adjoint;
+  double *chunk;
+  std::size_t columns;    // distance between rows
+
+  MTP_FUNCTION Strided column(int row, int thread) const { return {chunk + row * columns + thread, columns}; }
+};
+
+// Rows of a chunk's table
+struct ChunkRows {
+  int f, df, angular, mono, bar, n;    // bar: also the Chebyshev polynomials, which are done with before, and what the threads sum up after
+
+  static constexpr int n_sums = 10;    // force, virial, energy
+
+  MTP_FUNCTION explicit ChunkRows(const PlanView &plan)
+  {
+    f = 0;
+    df = f + plan.n_radial;
+    angular = df + plan.n_radial;
+    mono = angular + plan.n_radial;
+    bar = mono + plan.n_monomials;
+    int n_bar = plan.n_monomials > plan.n_chebyshev ? plan.n_monomials : plan.n_chebyshev;
+    if (n_bar < n_sums) n_bar = n_sums;
+    n = bar + n_bar;
+  }
+};
+
+struct OneThread {
+  MTP_FUNCTION int rank() const { return 0; }
+  MTP_FUNCTION int size() const { return 1; }
+  MTP_FUNCTION void barrier() const {}
+  MTP_FUNCTION void operator()(double &to, double what) const { to += what; }    // adds
+};
+
+template <class Member> struct ThreadsOfTeam {
+  const Member &member;
+
+  MTP_FUNCTION int rank() const { return member.team_rank(); }
+  MTP_FUNCTION int size() const { return member.team_size(); }
+  MTP_FUNCTION void barrier() const { member.team_barrier(); }
+  MTP_FUNCTION void operator()(double &to, double what) const { Kokkos::atomic_add(&to, what); }
+};
+
+constexpr double same_place = 1e-6;    // Angstrom, as in Sites
+
+// One atom, by one team
+template <class Team> class SiteOfTeam {
+ public:
+  MTP_FUNCTION SiteOfTeam(const Team &t, const PlanView &p, const DeviceAtoms &a, const SiteMemory &m)
+      : team(t), plan(p), atoms(a), memory(m), rows(p)
+  {
+  }
+
+  MTP_FUNCTION void evaluate(int i, const DeviceSums &sums, SiteTotals &totals)
+  {
+    centre = i;
+    species = atoms.species_of_type[atoms.type[i]];
+    if (species < 0) return;
+    sum_moments(totals);
+    const double energy = contract_moments();
+    add_forces(energy, sums, totals);
+  }
+
+ private:
+  const Team &team;
+  const PlanView &plan;
+  const DeviceAtoms &atoms;
+  const SiteMemory &memory;
+  const ChunkRows rows;
+  int centre = 0, species = 0;
+
+  struct Neighbour {
+    int atom = 0, species = -1;
+    bool inside = false;
+    double r[3] = {}, u[1][3] = {}, distance = 0, inverse = 0;
+  };
+
+  // Neighbour k of the list; outside: farther than the cutoff, or not this potential's
+  MTP_FUNCTION Neighbour neighbour(int k) const
+  {
+    Neighbour found;
+    if (k >= atoms.n_listed[centre]) return found;
+    found.atom = atoms.listed(centre, k) & atoms.index_mask;
+    found.species = atoms.species_of_type[atoms.type[found.atom]];
+    double squared = 0;
+    for (int a = 0; a < 3; a++) {
+      found.r[a] = atoms.positions(found.atom, a) - atoms.positions(centre, a);
+      squared += found.r[a] * found.r[a];
+    }
+    found.inside = found.species >= 0 && !(squared >= plan.cutoff * plan.cutoff);
+    if (!found.inside) return found;
+    found.distance = square_root(squared);
+    found.inverse = 1 / found.distance;
+    for (int a = 0; a < 3; a++) found.u[0][a] = found.r[a] * found.inverse;
+    return found;
+  }
+
+  // This thread's column: radial functions and monomials
+  MTP_FUNCTION void tabulate(const Neighbour &n) const
+  {
+    const int thread = team.rank();
+    const Strided f = memory.column(rows.f, thread), polynomials = memory.column(rows.bar, thread);
+    if (n.inside) {
+      const double held = chebyshev(plan, species, n.species, n.distance, polynomials);
+      radial_functions(plan, species, n.species, n.distance, held, polynomials, f, memory.column(rows.df, thread));
+    } else
+      for (int mu = 0; mu < plan.n_radial; mu++) f[mu] = 0;
+    monomials<1>(plan, n.u, memory.column(rows.mono, thread));
+  }
+
+  MTP_FUNCTION void sum_moments(SiteTotals &totals) const
+  {
+    const int n = atoms.n_listed[centre];
+    for (int k = team.rank(); k < plan.n_summed; k += team.size()) memory.moments[k] = 0;
+    for (int first = 0; first < n; first += team.size()) {
+      const Neighbour mine = neighbour(first + team.rank());
+      if (mine.inside && !(mine.distance > same_place)) totals.n_coinciding++;
+      tabulate(mine);
+      team.barrier();
+      const int n_columns = n - first < team.size() ? n - first : team.size();
+      for (int k = team.rank(); k < plan.n_monomials; k += team.size())
+        add_monomial(plan.first_moment[k + 1] - plan.first_moment[k], n_columns, memory.columns, memory.column(rows.f, 0).first,
+                     memory.column(rows.mono + k, 0).first, memory.moments + plan.first_moment[k]);
+      team.barrier();
+    }
+  }
+
+  template <class Action> MTP_FUNCTION void for_level(const Levels &levels, int level, const Action &action) const
+  {
+    for (int k = levels.first[level] + team.rank(); k < levels.first[level + 1]; k += team.size()) action(k);
+    team.barrier();
+  }
+
+  // From the summed moments to their adjoints; returns this thread's share of the energy.
+  MTP_FUNCTION double contract_moments() const
+  {
+    const Strided m = memory.moments, adjoint = memory.adjoint;
+    const PlanView &p = plan;
+    team.barrier();
+    for (int l = 0; l < p.expansion_levels.n; l++) for_level(p.expansion_levels, l, [&](int k) { expand_one(p.expansions[k], m); });
+    for (int l = 0; l < p.inner_target_levels.n; l++) for_level(p.inner_target_levels, l, [&](int k) { contract_one(p, p.inner_targets[k], m); });
+    double energy = team.rank() == 0 ? p.species_coeffs[species] : 0.0;
+    for (int l = 0; l < p.use_levels.n; l++) for_level(p.use_levels, l, [&](int k) { energy += collect_adjoint(p, p.uses[k], m, adjoint); });
+    for (int l = p.expansion_levels.n - 1; l >= 0; l--)
+      for_level(p.expansion_levels, l, [&](int k) { expand_adjoint_one(p.expansions[k], adjoint, team); });
+    return energy;
+  }
+
+  MTP_FUNCTION void add_forces(double energy, const DeviceSums &sums, SiteTotals &totals) const
+  {
+    const int thread = team.rank();
+    double of_centre[ChunkRows::n_sums] = {};
+    for (int k = thread; k < atoms.n_listed[centre]; k += team.size()) {
+      const Neighbour n = neighbour(k);
+      if (!n.inside) continue;
+      tabulate(n);
+      double g[1][3];
+      pull_back<1>(plan, plan.n_radial, n.u, &n.inverse, memory.column(rows.f, thread), memory.column(rows.df, thread),
+                   memory.column(rows.mono, thread), memory.adjoint, memory.column(rows.bar, thread), memory.column(rows.angular, thread), g);
+      energy += add_repulsion(n, g[0]);
+      book(n, g[0], sums, of_centre, totals);
+    }
+    of_centre[9] = energy;
+    const Strided mine = memory.column(rows.bar, thread);
+    for (int k = 0; k < ChunkRows::n_sums; k++) mine[k] = of_centre[k];
+    team.barrier();
+    for (int k = thread; k < ChunkRows::n_sums; k += team.size()) {
+      double sum = 0;
+      for (int column = 0; column < team.size(); column++) sum += memory.column(rows.bar + k, column)[0];
+      if (k < 3) Kokkos::atomic_add(&sums.forces(centre, k), sum);
+      else if (k < 9) {
+        if (sums.six) Kokkos::atomic_add(&sums.six[6 * static_cast<std::size_t>(centre) + k - 3], sum);
+      } else {
+        if (!(sum - sum == 0.0)) totals.n_not_finite++;
+        totals.energy += sums.unit * sum;
+        if (sums.energies) sums.energies[centre] += sums.unit * sum;
+      }
+    }
+    team.barrier();
+  }
+
+  // Adds to the gradient of the neighbour; returns the energy.
+  MTP_FUNCTION double add_repulsion(const Neighbour &n, double *g) const
+  {
+    if (!(n.distance < plan.repulsion_reach)) return 0;
+    const Repulsion &pair = plan.repulsions[species * plan.n_species + n.species];
+    if (!(n.distance < pair.window.outer)) return 0;
+    double value, slope;
+    switched_repulsion(pair, n.distance, &value, &slope);
+    for (int a = 0; a < 3; a++) g[a] += slope / 2 * n.u[0][a];
+    return value / 2;
+  }
+
+  // of_centre: force and symmetric virial
+  MTP_FUNCTION void book(const Neighbour &n, const double *gradient, const DeviceSums &sums, double *of_centre, SiteTotals &totals) const
+  {
+    const double g[3] = {sums.unit * gradient[0], sums.unit * gradient[1], sums.unit * gradient[2]}, *const r = n.r;
+    for (int a = 0; a < 3; a++) {
+      of_centre[a] += g[a];
+      Kokkos::atomic_add(&sums.forces(n.atom, a), -g[a]);
+    }
+    if (!sums.any_virial) return;
+    const double six[6] = {-r[0] * g[0],
+                           -r[1] * g[1],
+                           -r[2] * g[2],
+                           -0.5 * (r[0] * g[1] + r[1] * g[0]),
+                           -0.5 * (r[0] * g[2] + r[2] * g[0]),
+                           -0.5 * (r[1] * g[2] + r[2] * g[1])};
+    for (int k = 0; k < 6; k++) {
+      totals.virial[k] += six[k];
+      of_centre[3 + k] += 0.5 * six[k];
+      if (sums.six) Kokkos::atomic_add(&sums.six[6 * static_cast<std::size_t>(n.atom) + k], 0.5 * six[k]);
+    }
+    if (!sums.nine) return;
+    constexpr int first[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, second[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
+    for (int k = 0; k < 9; k++) Kokkos::atomic_add(&sums.nine[9 * static_cast<std::size_t>(n.atom) + k], -r[first[k]] * g[second[k]]);
+  }
+};
+
+// A plan's tables in the memory of a device
+template <class DeviceType> class DevicePlan {
+ public:
+  explicit DevicePlan(const Plan &plan)
+  {
+    on_device = plan.placed([this](const auto &table) {
+      using Entry = typename std::decay_t<decltype(table)>::value_type;
+      using Tables = Kokkos::View<char *, typename DeviceType::memory_space>;
+      const std::size_t size = table.size() * sizeof(Entry);
+      Tables copy(Kokkos::view_alloc(Kokkos::WithoutInitializing, "mtp:plan"), size);
+      const Kokkos::View<const char *, Kokkos::HostSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>> host(reinterpret_cast<const char *>(table.data()),
+                                                                                                        size);
+      Kokkos::deep_copy(copy, host);
+      tables.push_back(copy);
+      return reinterpret_cast<const Entry *>(copy.data());
+    });
+  }
+  const PlanView &view() const { return on_device; }
+
+ private:
+  std::vector<Kokkos::View<char *, typename DeviceType::memory_space>> tables;
+  PlanView on_device;
+};
+
+struct AtomsOfTeams {
+  using value_type = SiteTotals;
+
+  PlanView plan;
+  DeviceAtoms atoms;
+  DeviceSums sums;
+  int team_size, level_of_moments, level_of_chunk;    // of Kokkos' scratch: 0 is near the threads, 1 in the device's memory
+
+  std::size_t bytes_of_moments() const { return 2 * static_cast<std::size_t>(plan.n_moments) * sizeof(double); }
+  // an odd distance between rows: threads that read a column each do not wait for each other
+  std::size_t columns() const { return static_cast<std::size_t>(team_size) | 1; }
+  std::size_t bytes_of_chunk() const { return ChunkRows(plan).n * columns() * sizeof(double); }
+
+  template <class Member> MTP_FUNCTION void operator()(const Member &member, SiteTotals &totals) const
+  {
+    const ThreadsOfTeam<Member> team{member};
+    const std::size_t n = plan.n_moments, width = static_cast<std::size_t>(member.team_size()) | 1;
+    double *const moments = static_cast<double *>(member.team_scratch(level_of_moments).get_shmem(2 * n * sizeof(double)));
+    double *const chunk = static_cast<double *>(member.team_scratch(level_of_chunk).get_shmem(ChunkRows(plan).n * width * sizeof(double)));
+    const SiteMemory memory = {{moments, 1}, {moments + n, 1}, chunk, width};
+    SiteOfTeam<ThreadsOfTeam<Member>> site(team, plan, atoms, memory);
+    for (int k = member.league_rank(); k < atoms.n; k += member.league_size()) site.evaluate(atoms.centres[k], sums, totals);
+  }
+  MTP_FUNCTION void join(SiteTotals &to, const SiteTotals &from) const { to += from; }
+  MTP_FUNCTION void init(SiteTotals &totals) const { totals = SiteTotals(); }
+};
+
+struct AtomsOfThreads {
+  using value_type = SiteTotals;
+
+  PlanView plan;
+  DeviceAtoms atoms;
+  DeviceSums sums;
+  double *workspace;    // [row][n_threads]: moments, adjoints, the rows of a chunk
+  std::size_t n_threads;
+
+  static std::size_t rows(const PlanView &plan) { return 2 * static_cast<std::size_t>(plan.n_moments) + ChunkRows(plan).n; }
+
+  MTP_FUNCTION void operator()(int thread, SiteTotals &totals) const
+  {
+    double *const mine = workspace + thread;
+    const std::size_t n = plan.n_moments;
+    const SiteMemory memory = {{mine, n_threads}, {mine + n * n_threads, n_threads}, mine + 2 * n * n_threads, n_threads};
+    const OneThread team;
+    SiteOfTeam<OneThread> site(team, plan, atoms, memory);
+    for (std::size_t k = thread; k < static_cast<std::size_t>(atoms.n); k += n_threads) site.evaluate(atoms.centres[k], sums, totals);
+  }
+  MTP_FUNCTION void join(SiteTotals &to, const SiteTotals &from) const { to += from; }
+  MTP_FUNCTION void init(SiteTotals &totals) const { totals = SiteTotals(); }
+};
+
+// Launches the kernels, and keeps the memory that they need.
+template <class DeviceType> class DeviceSites {
+ public:
+  // team_size 0: a thread an atom
+  SiteTotals evaluate(const PlanView &plan, const DeviceAtoms &atoms, const DeviceSums &sums, int team_size)
+  {
+    SiteTotals totals;
+    if (atoms.n == 0) return totals;
+    const std::size_t n_threads = DeviceType().concurrency();
+    if (team_size == 0) {
+      const std::size_t n = std::min<std::size_t>(n_threads, atoms.n), size = n * AtomsOfThreads::rows(plan);
+      if (workspace.extent(0) < size) workspace = Workspace(Kokkos::view_alloc(Kokkos::WithoutInitializing, "mtp:workspace"), size);
+      const AtomsOfThreads kernel{plan, atoms, sums, workspace.data(), n};
+      Kokkos::parallel_reduce("mtp", Kokkos::RangePolicy<DeviceType>(0, static_cast<int>(n)), kernel, totals);
+      return totals;
+    }
+    using Policy = Kokkos::TeamPolicy<DeviceType>;
+    const int n_teams = static_cast<int>(std::min<std::size_t>(std::max<std::size_t>(n_threads / team_size, 1), atoms.n));
+    Policy policy(n_teams, team_size);
+    AtomsOfTeams kernel{plan, atoms, sums, team_size, 0, 0};
+    const std::size_t padding = 64, moments = kernel.bytes_of_moments() + padding, chunk = kernel.bytes_of_chunk() + padding;
+    const std::size_t near = policy.scratch_size_max(0);
+    if (moments + chunk > near) kernel.level_of_chunk = 1;
+    if (moments > near) kernel.level_of_moments = 1;
+    std::size_t bytes[2] = {0, 0};
+    bytes[kernel.level_of_moments] += moments;
+    bytes[kernel.level_of_chunk] += chunk;
+    for (int level = 0; level < 2; level++)
+      if (bytes[level]) policy.set_scratch_size(level, Kokkos::PerTeam(static_cast<int>(bytes[level])));
+    Kokkos::parallel_reduce("mtp", policy, kernel, totals);
+    return totals;
+  }
+
+  std::size_t bytes() const { return workspace.extent(0) * sizeof(double); }
+
+ private:
+  using Workspace = Kokkos::View<double *, typename DeviceType::memory_space>;
+  Workspace workspace;
+};
+
+}    // namespace mtp
