@@ -36,6 +36,7 @@ from mtp.learning.errand import weighed
 from mtp.potential import Potential
 from mtp.settings import Cutting, Selection, checked
 
+INPUTS = Path(__file__).parents[1] / "lammps_inputs" / "conductivity"
 TERSOFF = 'type = "lammps"\ncommands = ["pair_style tersoff", "pair_coeff * * SiC.tersoff Si"]'
 PHONONS = """
 crystal = {name = "Si", structure = "diamond", a = 5.43}
@@ -389,7 +390,15 @@ def test_parts_of_an_outcome_add_up():
     assert found["random"] is None
 
 
-# ---- what is refused
+# ---- what is refused, and what is not
+
+
+@pytest.mark.parametrize(("name", "model"), [("bte_learn", BteSettings), ("green_kubo_learn", GreenKubo)])
+def test_the_examples_are_understood(name, model):
+    learning = read(INPUTS / f"{name}.toml", model, None)
+    assert learning.given is None
+    assert learning.loop.folder == learning.calculation.folder / "learn"
+
 
 REFUSED = {
     "neither a table `learn` nor a file": (SILICON, ""),

@@ -31,14 +31,16 @@ from mtp.conductivity.bte_settings import BteSettings
 from mtp.conductivity.md import Tell
 from mtp.conductivity.results import styled
 from mtp.conductivity.watch import Unsound, met
+from mtp.database import Dataset
 from mtp.errors import Error
-from mtp.figures import COLOURS
+from mtp.figures import COLOURS, RESOLUTION
 from mtp.learn import learn
 from mtp.learning.errand import Errand
 from mtp.learning.ranks import on_root
 from mtp.learning.walks import Passage, Walk, histogram
 from mtp.potential import Potential
 from mtp.settings import Cutting, LearnSettings, Selection, checked, content_of
+from mtp.uncertainty import Posterior
 
 Calculation = md.MolecularDynamics | BteSettings
 Method = Callable[..., dict[str, Any]]
@@ -47,9 +49,11 @@ Say = Callable[[str], None]
 
 class LearnConductivity(LearnSettings):
     """A learning loop that may have no exploration but the calculation. tolerance: a relative change of κ that counts
-    for nothing, however small its error."""
+    for nothing, however small its error. samples: potentials drawn from the posterior of the last fit, for the error of
+    κ by `bte`; 0: none."""
 
     tolerance: float = Field(0.01, gt=0)
+    samples: int = Field(0, ge=0)
     _asked: dict[str, Any] = PrivateAttr(default_factory=dict)  # of the calculation
 
     @model_validator(mode="after")
@@ -113,8 +117,10 @@ def _check(path: Path, loop: LearnConductivity, calculation: Calculation) -> Non
     if asked is not None and (asked.posterior or asked.potentials):
         raise Error(
             f"{path}: uncertainty: a `posterior` or other `potentials` are of one potential, and the loop makes many: "
-            "the change of κ in the last round is the part of the potential"
+            "ask it for `samples`"
         )
+    if loop.samples == 1 or (loop.samples and asked is None):
+        raise Error(f"{path}: `samples` of a posterior are for `bte`, and two at least")
 
 
 def _check_given(path: Path, loop: LearnConductivity) -> None:
@@ -148,7 +154,7 @@ def conductivity(learning: Learning, method: Method, say: Say, tell: Tell, comm:
 
     errand = Errand(f"κ by {title}", walk, loop.tolerance, learning.given)
     rounds = learn(loop, say, comm, errand)
-    return on_root(comm, lambda: _result(calculation.folder, rounds))
+    return on_root(comm, lambda: _result(learning, method, say, rounds))
 
 
 class ConductivityWalk(Walk):
@@ -296,20 +302,41 @@ def history(rounds: list[dict]) -> list[dict[str, Any]]:
     ]
 
 
-def _result(folder: Path, rounds: list[dict]) -> dict[str, Any]:
-    """The last round's, with κ by round and the parts of its error, written into the calculation's folder."""
-    last = folder / f"round_{rounds[-1]['round']:03d}" / "result.json"
-    outcome = rounds[-1]["outcome"]
-    parts = outcome["parts"] | {"potential": outcome["changes"]}
+def _result(learning: Learning, method: Method, say: Say, rounds: list[dict]) -> dict[str, Any]:
+    """The last round's, with κ by round and the parts of its error, written into the calculation's folder.
+
+    The part of the potential is the larger of what the last fit changed and of the posterior's standard deviation.
+    """
+    folder, outcome = learning.calculation.folder, rounds[-1]["outcome"]
+    name = f"round_{rounds[-1]['round']:03d}"
+    result = json.loads((folder / name / "result.json").read_text())
+    potential = outcome["changes"]
+    if learning.loop.samples:
+        result = method(_with_posterior(learning, name), say)
+        drawn_std = _means(result["uncertainty_W_mK"]["potential"])
+        potential = [max(pair) for pair in zip(potential or drawn_std, drawn_std or potential, strict=True)]
+    parts = outcome["parts"] | {"potential": potential}
     uncertainty = {"names": outcome["names"], **parts, "total": _together(parts, len(outcome["values"]))}
     told = {"uncertainty": uncertainty, "learning": history(rounds)}
-    result = json.loads(last.read_text()) | told
+    result |= told
     figure = styled(drawn, told["learning"])
     with replaced_whole(folder / "learning.png") as part:
-        figure.savefig(part, dpi=200, format="png")
+        figure.savefig(part, dpi=RESOLUTION, format="png")
     with replaced_whole(folder / "result.json") as part:
         part.write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def _with_posterior(learning: Learning, name: str) -> BteSettings:
+    """The calculation with the potential of a round, and with what its data leave open."""
+    loop, calculation = learning.loop, learning.calculation
+    potential, file = loop.folder / f"{name}.almtp", loop.folder / "potential.posterior.npz"
+    data = Dataset(loop.folder / "dataset.db").labelled()
+    Posterior.from_data(Potential.load(potential), data, loop.fit.weights).save(file)
+    asked = calculation.uncertainty.model_copy(update={"posterior": file, "samples": loop.samples})
+    return calculation.model_copy(
+        update={"folder": calculation.folder / name, "potential": potential, "uncertainty": asked}
+    )
 
 
 def drawn(rounds: list[dict[str, Any]]) -> Figure:
