@@ -16,7 +16,7 @@ from mtp.configurations import Labels, with_labels, write
 from mtp.errors import DataError, Error
 from mtp.fit import FitSettings, fit, split
 from mtp.loss import Loss
-from mtp.optimiser import Roughness
+from mtp.optimiser import Roughness, solve
 from mtp.potential import Potential
 from mtp.starting_point import in_form_of, roughness_of_basis
 from mtp.weights import Weights
@@ -335,3 +335,13 @@ def test_data_without_energies_or_without_forces_are_fitted(data, truth):
     assert steps[-1].force_rmse is not None
     with pytest.raises(DataError, match="there are no configurations"):
         fit([], settings())
+
+
+def test_a_step_is_found_where_elimination_has_left_rounding_errors():
+    """Few data and many parameters: of the columns' squares (here 1) almost nothing is left, and that is indefinite."""
+    left = 1e-13 * np.array([[1.0, 2.0], [2.0, 1.0]])
+    with pytest.raises(Error, match="singular"):
+        solve(left, np.array([1.0, 2.0]))
+    damped = left + 1e-3 * np.eye(2)
+    assert np.allclose(solve(damped, np.array([1.0, 2.0]), np.ones(2)), [1e3, 2e3], rtol=1e-9)
+    assert np.all(np.isfinite(solve(left, np.array([1.0, 2.0]), np.ones(2))))

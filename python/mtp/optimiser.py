@@ -146,19 +146,23 @@ class _GaussNewton:
 
     def damped(self, damping: float) -> tuple[np.ndarray, float, np.ndarray]:
         """Change of c, the fall of the loss that it promises, and the ξ that it predicts."""
-        change = solve(self.reduced + damping * np.diag(np.diag(self.cc)), self.gradient)
+        # what is left of cc after the elimination is exact to rounding errors of cc, in whose units it is solved
+        diagonal = np.diag(self.cc)
+        change = solve(self.reduced + damping * np.diag(diagonal), self.gradient, diagonal)
         promised = change @ (2 * self.gradient - self.reduced @ change)
         return change, float(promised), self.linear - self.eliminated @ change
 
 
-def solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Solve the symmetric positive system, in units in which its diagonal is one, for one or several right sides."""
-    diagonal = np.diag(matrix)
+def solve(matrix: np.ndarray, right: np.ndarray, diagonal: np.ndarray | None = None) -> np.ndarray:
+    """Solve the symmetric positive system, in units in which `diagonal` (its own) is one, for one or several right
+    sides. Where rounding errors have made it indefinite, as little as needed is added to the diagonal."""
+    diagonal = np.diag(matrix) if diagonal is None else diagonal
     scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
     unit = matrix * scale[:, None] * scale
+    own = np.where(diagonal > 0, np.diag(unit), 1)
     more = 0.0
     for _ in range(12):
-        np.fill_diagonal(unit, 1 + more)
+        np.fill_diagonal(unit, own + more)
         try:
             return (scale * cho_solve(cho_factor(unit), (right.T * scale).T).T).T
         except LinAlgError:
