@@ -75,7 +75,8 @@ class Watching:
         flagged = [a for a in flagged if a.info["grade"] > self.settings.select] + below[: self.settings.nearly]
         self.style.clear()
         if comm.rank == 0:
-            content = {"highest_grade": facts.highest_grade, "histogram": facts.histogram, "n_dropped": facts.n_dropped}
+            dropped = 0 if below else facts.n_dropped  # what is dropped extrapolates less than what is kept
+            content = {"highest_grade": facts.highest_grade, "histogram": facts.histogram, "n_dropped": dropped}
             content |= {"break_step": facts.break_step, "failure": failure}
             with replaced_whole(path) as part:
                 part.write_text(encode(content | {"flagged": [_told(atoms) for atoms in flagged]}))
