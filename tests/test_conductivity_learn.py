@@ -193,9 +193,15 @@ def test_a_finished_calculation_goes_on_where_it_is_asked_for_more(phonons, mtp,
     rounds = len(result_of(tmp_path)["learning"])
     again = learns(mtp, tmp_path, "bte", PHONONS % "" + SILICON)
     assert len(again["learning"]) == rounds
-    more = learns(mtp, tmp_path, "bte", (PHONONS % "").replace("[5]", "[5]\ntemperatures = [300, 600]") + SILICON)
+    text = (PHONONS % "" + SILICON).replace("[5]", "[5]\ntemperatures = [300, 600]")
+    more = learns(mtp, tmp_path, "bte", text.replace("[learn]", "[learn]\nsamples = 2"))
     assert len(more["learning"]) > rounds
-    assert more["uncertainty"]["names"] == ["300 K", "600 K"]
+    parts = more["uncertainty"]
+    assert parts["names"] == ["300 K", "600 K"]
+    # of the posterior, which two samples hardly tell, or of the last round
+    drawn = [np.mean(std[:3]) for std in more["uncertainty_W_mK"]["potential"]]
+    expected = np.maximum(drawn, more["learning"][-1]["changes"])
+    np.testing.assert_allclose(parts["potential"], expected)
     assert more["learning"][rounds]["values"][0] == pytest.approx(again["learning"][-1]["values"][0])
 
 
@@ -410,6 +416,7 @@ REFUSED = {
     "species ['Ge', 'Si'] here": ("[force", 'species = ["Ge", "Si"]\n\n[force'),
     "a `posterior` or other `potentials` are of one": ("[transport]", '[uncertainty]\nposterior = "p"\n\n[transport]'),
     "[learn]: levl: this key is not known": ("species = [", "levl = 3\nspecies = ["),
+    "`samples` of a posterior are for `bte`, and two at least": ("[learn]", "[learn]\nsamples = 1"),
     "this key must be given": ('species = ["Si"]\n\n[learn.fit]', "[learn.fit]"),
 }
 

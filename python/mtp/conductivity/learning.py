@@ -33,7 +33,7 @@ from mtp.conductivity.results import styled
 from mtp.conductivity.watch import Unsound, met
 from mtp.database import Dataset
 from mtp.errors import Error
-from mtp.figures import COLOURS, RESOLUTION
+from mtp.figures import COLOURS, GREY, RESOLUTION
 from mtp.learn import learn
 from mtp.learning.errand import Errand
 from mtp.learning.ranks import on_root
@@ -340,20 +340,27 @@ def _with_posterior(learning: Learning, name: str) -> BteSettings:
 
 
 def drawn(rounds: list[dict[str, Any]]) -> Figure:
-    """κ with its errors, and the number of labels, by round."""
+    """κ with its errors, and the number of labels, by round; rounds without κ, which broke, have the labels alone."""
     figure = Figure(figsize=(5.2, 2.9), layout="constrained")
     kappas = figure.subplots()
-    known = [r for r in rounds if r["values"] is not None]
-    for k, (name, colour) in enumerate(zip(known[-1]["names"], COLOURS, strict=False)):
-        these = [r for r in known if r["names"] and len(r["names"]) > k]
-        values, errors = ([r[key][k] for r in these] for key in ("values", "errors"))
-        numbers = [r["round"] for r in these]
+    last = rounds[-1]
+    for k, (name, colour) in enumerate(zip(last["names"], COLOURS, strict=False)):
+        known = [r for r in rounds if r["names"] == last["names"]]
+        values, errors = ([r[key][k] for r in known] for key in ("values", "errors"))
+        numbers = [r["round"] for r in known]
         kappas.errorbar(numbers, values, errors, fmt="o-", ms=4, capsize=3, color=colour, label=name)
-    place = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 7}
-    for r in known:
-        kappas.annotate(str(r["labels"]), (r["round"], 0.02), **place)
-    kappas.set(xlabel="round (below: configurations labelled)", ylabel=r"$\kappa$ (W m$^{-1}$ K$^{-1}$)")
+    for r in rounds:
+        kappas.annotate(
+            str(r["labels"]), (r["round"], 0.02), xycoords=("data", "axes fraction"), ha="center", color=GREY
+        )
+    conductance = last["names"] == ["conductance_MW_m2K"]
+    kappas.set(
+        xlabel="round (above: configurations labelled)",
+        ylabel=r"$h$ (MW m$^{-2}$ K$^{-1}$)" if conductance else r"$\kappa$ (W m$^{-1}$ K$^{-1}$)",
+        xlim=(-0.5, last["round"] + 0.5),
+    )
     kappas.set_ylim(bottom=0)
     kappas.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    kappas.legend()
+    if len(last["names"]) > 1:
+        kappas.legend()
     return figure
