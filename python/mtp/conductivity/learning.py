@@ -226,7 +226,7 @@ class ConductivityWalk(Walk):
             found = Passage(self.title, 0, 0, max((piece.highest_grade for piece in pieces), default=0.0))
             if pieces:
                 found.histogram = np.sum([piece.histogram for piece in pieces], axis=0).tolist()
-            found.end = self.loop.selection.interval * sum(found.histogram)
+            found.end = self.loop.selection.interval * sum(found.histogram)  # of all runs together
             found.n_dropped = sum(piece.n_dropped for piece in pieces)
             if stopped:
                 breaks = [piece.break_step for piece in pieces if piece.break_step is not None]
@@ -310,12 +310,12 @@ def _result(learning: Learning, method: Method, say: Say, rounds: list[dict]) ->
     folder, outcome = learning.calculation.folder, rounds[-1]["outcome"]
     name = f"round_{rounds[-1]['round']:03d}"
     result = json.loads((folder / name / "result.json").read_text())
-    potential = outcome["changes"]
+    estimates = [outcome["changes"]]
     if learning.loop.samples:
         result = method(_with_posterior(learning, name), say)
-        drawn_std = _means(result["uncertainty_W_mK"]["potential"])
-        potential = [max(pair) for pair in zip(potential or drawn_std, drawn_std or potential, strict=True)]
-    parts = outcome["parts"] | {"potential": potential}
+        estimates.append(_means(result["uncertainty_W_mK"]["potential"]))
+    known = [estimate for estimate in estimates if estimate is not None]
+    parts = outcome["parts"] | {"potential": [max(of) for of in zip(*known, strict=True)] or None}
     uncertainty = {"names": outcome["names"], **parts, "total": _together(parts, len(outcome["values"]))}
     told = {"uncertainty": uncertainty, "learning": history(rounds)}
     result |= told

@@ -86,7 +86,9 @@ class Teacher:
         self.data = data
         if number == 0 and self.given is not None:
             self.say(f"round 0: {self.given}, as it is")
-            return Potential.load(self.given)
+            potential = Potential.load(self.given)
+            potential.species = potential.species or self.settings.species
+            return potential
         self.say(f"round {number}: fitting to {len(data)} configurations")
         return fit(data, self.settings.fit, self.settings.species, previous, self._progress, ranks=ranks)
 
