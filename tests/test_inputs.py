@@ -85,6 +85,7 @@ def toys(tmp_path_factory):
     write(folder / "train.extxyz", data[:20])
     write(folder / "test.extxyz", data[20:25])
     write(folder / "md.extxyz", [atoms.copy() for atoms in data[25:]])
+    write(folder / "start.extxyz", [atoms.copy() for atoms in data[25:28]])
     write(folder / "large.extxyz", [bulk("Si", cubic=True) * (4, 4, 4)])
     return folder
 

@@ -25,6 +25,7 @@ class Facts(ctypes.Structure):
         ("lammps", ctypes.c_uint64),
         *((name, ctypes.c_int64) for name in ("version", "n_flagged", "n_dropped", "break_step")),
         ("highest_grade", ctypes.c_double),
+        ("histogram", ctypes.c_int64 * 10),
     ]
 
 
@@ -56,7 +57,7 @@ assert n.value == 1
 handle = ctypes.c_int64(handles[0])
 version = facts().version
 
-call("mtp_live_watch", handle, ctypes.c_double(3.0), ctypes.c_double(12.0), ctypes.c_int64(2))
+call("mtp_live_watch", handle, ctypes.c_double(3.0), ctypes.c_double(12.0), ctypes.c_int64(2), ctypes.c_double(0))
 run.command("run 5000")
 step = int(run.get_thermo("step"))
 assert facts().break_step == step < 5000
