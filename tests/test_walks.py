@@ -370,6 +370,42 @@ def test_a_run_goes_on_without_what_makes_or_changes_atoms():
         going_on("include all.in\n", Path("r"))
 
 
+def test_a_run_that_goes_on_keeps_settings_and_appends_to_files():
+    text = "dump 1 all custom 10 a.dump &\n  id\ndump 2 all cfg 10 a.*.cfg mass\nfix_modify 1 temp new\n"
+    appended = text.replace("  id\n", "  id\ndump_modify 1 append yes\n")
+    assert going_on(text, None) == appended
+    assert going_on('fix p all print 5 "file file" screen no file out.txt\n', None) == (
+        'fix p all print 5 "file file" screen no append out.txt\n'
+    )
+    groups = "group slab type 1\ngroup hot dynamic all var v\nread_dump a.dump 0 x y z\n"
+    assert going_on(groups, None) == "group hot dynamic all var v\n"
+
+
+def in_pieces(walking, steps: int) -> list[int]:
+    ends = []
+    while not (passage := walking.go_on(steps)).finished:
+        assert passage.failure is None
+        ends.append(passage.end)
+    return [*ends, passage.end]
+
+
+def test_a_user_s_files_and_groups_last_over_pieces_elsewhere(walk, tmp_path):
+    more = "group one id 1\ndump 1 one custom 10"
+    text = INPUT.replace("dump 1 all custom 10", more).replace(
+        "# mtp: run", 'fix p all print 10 "$(step)" file steps.txt screen no\n# mtp: run'
+    )
+    (tmp_path / "user.in").write_text(text)
+    walking = walk.of_script(marked(tmp_path / "user.in", SPECIES), "files", {"interval": 10})
+    assert in_pieces(walking, 20) == [20, 40]
+    lines = (tmp_path / "user.dump").read_text().splitlines()
+    steps = [int(after) for line, after in zip(lines, lines[1:], strict=False) if line == "ITEM: TIMESTEP"]
+    assert sorted(set(steps)) == [0, 10, 20, 30, 40]
+    atoms = [after for line, after in zip(lines, lines[1:], strict=False) if line == "ITEM: NUMBER OF ATOMS"]
+    assert set(atoms) == {"1"}
+    printed = [line for line in (tmp_path / "steps.txt").read_text().splitlines() if not line.startswith("#")]
+    assert sorted(set(printed), key=int) == ["0", "10", "20", "30", "40"]
+
+
 def test_structures_that_are_not_periodic_or_have_other_elements_are_refused(tmp_path):
     slab = SI["diamond"].copy()
     slab.pbc = [True, True, False]

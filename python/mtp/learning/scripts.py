@@ -24,7 +24,8 @@ MARK = re.compile(r"^\s*#\s*mtp:\s*(.*?)\s*$")
 # what the restart file holds, which are left out then.
 BOXES = ("create_box", "read_data", "read_restart")
 CHANGES = (*BOXES, "create_atoms", "delete_atoms", "displace_atoms", "set", "velocity", "change_box", "replicate")
-CHANGES += ("minimize", "run", "rerun", "reset_timestep", "reset_atoms", "fix_modify")
+CHANGES += ("read_dump", "minimize", "run", "rerun", "reset_timestep", "reset_atoms")
+WORD = re.compile(r'"""[\s\S]*?"""|"[^"]*"|\'[^\']*\'|\S+')
 AXES = ("x", "y", "z", "yz", "xz", "xy")
 
 
@@ -95,22 +96,46 @@ def pair_commands(script: Script, potential: str | os.PathLike) -> str:
 
 def going_on(text: str, restart: Path | None) -> str:
     """Commands for a run that goes on from a restart file: it takes the place of the first command that makes a box
-    (None: there is none to replace), and commands that change atoms or box are left out."""
-    kept, continued = [], False
-    for line in text.splitlines():
-        words = line.split()
-        changes = continued or (bool(words) and words[0] in CHANGES)
-        if not changes:
-            kept.append(line)
-        elif restart is not None and not continued and words[0] in BOXES:
+    (None: there is none to replace), commands that change atoms or box, or make groups, are left out, and files are
+    appended to."""
+    kept = []
+    for command in _commands(text):
+        spans = [match.span() for match in WORD.finditer(command)]
+        words = [command[begin:end] for begin, end in spans]
+        if restart is not None and words[:1] and words[0] in BOXES:
             kept.append(f'read_restart "{restart}"')
             restart = None
-        continued = changes and line.rstrip().endswith("&")
+        elif not _changes(words):
+            kept.append(command)
+            if words[:1] == ["dump"] and len(words) > 5 and "*" not in words[5]:  # with *: a file of each step
+                kept[-1] += f"\ndump_modify {words[1]} append yes"
+            if words[:1] == ["fix"] and words[3:4] == ["print"] and "file" in words[6:]:
+                begin, end = spans[words.index("file", 6)]
+                kept[-1] = f"{command[:begin]}append{command[end:]}"
     if restart is not None:
         raise Error(
             f"no command makes a box ({', '.join(BOXES)}) in what a restart file is to take the place of:\n{text}"
         )
     return "\n".join([*kept, ""])
+
+
+def _commands(text: str) -> list[str]:
+    """Lines, each with those that it goes on in."""
+    found, continued = [], False
+    for line in text.splitlines():
+        if continued:
+            found[-1] += f"\n{line}"
+        else:
+            found.append(line)
+        continued = line.rstrip().endswith("&")
+    return found
+
+
+def _changes(words: list[str]) -> bool:
+    """Whether a command changes what a restart file holds: groups too, but not that they are dynamic."""
+    if words[:1] == ["group"]:
+        return words[2:3] not in (["dynamic"], ["static"])
+    return bool(words) and words[0] in CHANGES
 
 
 def write_data(path: Path, atoms: Atoms, species: Sequence[str]) -> None:
