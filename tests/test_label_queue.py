@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -438,6 +438,34 @@ def test_a_worker_of_an_executor_that_is_killed_costs_a_try(settings, dataset, t
         os.kill(next(iter(queue._executor._processes)), signal.SIGKILL)
         queue.wait()
     assert dataset.counts() == {"pending": 0, "labelled": 3, "failed": 0}
+
+
+def test_a_broken_executor_is_replaced_once_however_many_jobs_it_had(settings, dataset, monkeypatch):
+    for seed in range(4):
+        dataset.add_candidate(copper(1, seed), 0, f"{seed}")
+    made = []
+
+    class Breaking(ThreadPoolExecutor):
+        """The first of its kind breaks with all of its jobs."""
+
+        def __init__(self):
+            super().__init__(1)
+            made.append(self)
+
+        def submit(self, function, *arguments):
+            if len(made) > 1:
+                return super().submit(function, *arguments)
+            future = Future()
+            future.set_exception(BrokenExecutor("lost"))
+            return future
+
+    monkeypatch.setattr("mtp.labelling.make_executor", lambda *_: Breaking())
+    told = settings(executor={"type": "test_label_queue.Useless"})
+    with LabelQueue(dataset, told, ["Cu"]) as queue:
+        queue.submit_pending()
+        queue.wait()
+    assert dataset.counts() == {"pending": 0, "labelled": 4, "failed": 0}
+    assert len(made) == 2
 
 
 def test_engines_end_with_their_owner_even_where_the_executor_s_workers_do_not(settings, dataset, tmp_path):

@@ -71,6 +71,7 @@ class _Try:
     id: int
     atoms: Atoms
     number: int
+    executor: Executor | None = None  # to which it was submitted
 
 
 class LabelQueue:
@@ -192,7 +193,8 @@ class LabelQueue:
             str(self._folder / f"candidate_{attempt.id}"),
             self.settings.keep_files,
         )
-        self._jobs[self._start(job)] = attempt
+        future = self._start(job)
+        self._jobs[future] = replace(attempt, executor=self._executor)
 
     def _start(self, job: Job) -> Future:
         for last in (False, True):
@@ -227,7 +229,8 @@ class LabelQueue:
         except Error:
             raise
         except Exception as error:  # of the executor: a worker was lost, or it does not work at all
-            if isinstance(error, BrokenExecutor):
+            # the other jobs of a broken executor end like this too: the one that replaced it stays
+            if isinstance(error, BrokenExecutor) and attempt.executor is self._executor:
                 self._give_up_executor()
             message = f"the executor lost it: {type(error).__name__}: {error}"
             if not self._executor_works and attempt.number > self.settings.retries:
