@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Settings files: each mistake is named by file and key, with what was expected and what was found."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,12 @@ def test_paths_are_relative_to_the_settings_file(tmp_path):
     assert found.folder == Path("somewhere/run")
     assert found.initial.files == [Path("somewhere/a.cfg")]
     assert found.exploration[0].file == tmp_path / "b.cif"  # an absolute path stays
+
+    (tmp_path / "job.sh").touch()
+    transport = '[transport]\ntype = "files"\ncommand = "sbatch --wait job.sh lmp"\n'
+    path.write_text(GOOD + transport)
+    command = load(path, LearnSettings).resolve(tmp_path).transport.command
+    assert command == f"sbatch --wait {shlex.quote(str(tmp_path / 'job.sh'))} lmp"
 
     path.write_text('train = ["a.extxyz"]\nvalidation = ["b.extxyz"]\ninitial = "c.mtp"\n')
     fit = load(path, FitFile).resolve(Path("somewhere"))

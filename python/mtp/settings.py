@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -160,7 +161,8 @@ class Selection(Section):
 
 class Transport(Section):
     """How LAMMPS and the loop meet: "memory", in one process on every rank, or "files", by a command that ends when
-    LAMMPS has ended, and to which the name of the input is appended."""
+    LAMMPS has ended, and to which the name of the input is appended. It runs in the loop's folder, or in that of
+    the exploration's `input`; words of it that name a file beside the settings file mean that file."""
 
     type: Literal["memory", "files"] = "memory"
     command: str | None = None
@@ -374,6 +376,10 @@ class LearnSettings(Section):
                 exploration.file = base / exploration.file
             if exploration.input is not None:
                 exploration.input = base / exploration.input
+        if settings.transport.command is not None:
+            words = shlex.split(settings.transport.command)
+            words = [str((base / word).absolute()) if (base / word).is_file() else word for word in words]
+            settings.transport.command = shlex.join(words)
         return settings
 
 
