@@ -3,6 +3,7 @@
 and LAMMPS in this process and elsewhere meet the same."""
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import mpi4py.MPI as MPI
@@ -398,12 +399,56 @@ def test_a_user_s_files_and_groups_last_over_pieces_elsewhere(walk, tmp_path):
     walking = walk.of_script(marked(tmp_path / "user.in", SPECIES), "files", {"interval": 10})
     assert in_pieces(walking, 20) == [20, 40]
     lines = (tmp_path / "user.dump").read_text().splitlines()
-    steps = [int(after) for line, after in zip(lines, lines[1:], strict=False) if line == "ITEM: TIMESTEP"]
+    steps = [int(after) for line, after in pairwise(lines) if line == "ITEM: TIMESTEP"]
     assert sorted(set(steps)) == [0, 10, 20, 30, 40]
-    atoms = [after for line, after in zip(lines, lines[1:], strict=False) if line == "ITEM: NUMBER OF ATOMS"]
+    atoms = [after for line, after in pairwise(lines) if line == "ITEM: NUMBER OF ATOMS"]
     assert set(atoms) == {"1"}
     printed = [line for line in (tmp_path / "steps.txt").read_text().splitlines() if not line.startswith("#")]
     assert sorted(set(printed), key=int) == ["0", "10", "20", "30", "40"]
+
+
+def test_each_piece_elsewhere_has_a_seed_of_its_own_and_the_same_again(walk, tmp_path):
+    (tmp_path / "user.in").write_text(INPUT)
+    found = []
+    for _ in range(2):
+        walking = walk.of_script(marked(tmp_path / "user.in", SPECIES), "files", {"interval": 10})
+        in_pieces(walking, 20)
+        inputs = sorted(walking._place.glob("piece_*/in.lammps"))
+        assert [path.parent.name for path in inputs] == ["piece_000000", "piece_000001"]
+        found.append([next(line for line in path.read_text().splitlines() if "seed" in line) for path in inputs])
+    assert found[0] == found[1]
+    assert found[0][0] != found[0][1]
+
+
+def test_a_run_that_fix_halt_ends_is_over_elsewhere(walk, tmp_path):
+    halt = "variable now equal step\nfix 3 all halt 10 v_now > 25 error soft message no\n# mtp: run"
+    (tmp_path / "user.in").write_text(INPUT.replace("# mtp: run", halt))
+    walking = walk.of_script(marked(tmp_path / "user.in", SPECIES), "files", {"interval": 10})
+    assert in_pieces(walking, 20) == [20, 30]
+    assert (tmp_path / "after.txt").exists()
+
+
+def test_what_follows_the_run_elsewhere_is_free_of_the_loop_and_its_failure_is_an_error(walk, tmp_path):
+    rest = "pair_style zero 4.0\npair_coeff * *\nfix 4 all ave/time 1 1 10 c_thermo_temp\nrun 3\nprint"
+    (tmp_path / "user.in").write_text(INPUT.replace("print", rest))
+    assert walk.of_script(marked(tmp_path / "user.in", SPECIES), "files").go_on().finished
+    assert (tmp_path / "after.txt").exists()
+
+    (tmp_path / "user.in").write_text(INPUT.replace("print", "prnt"))
+    walking = walk.of_script(marked(tmp_path / "user.in", SPECIES), "files")
+    with pytest.raises(Error, match=r"user.in: LAMMPS, after the run: ERROR: Unknown command: prnt .*failed_0_"):
+        walking.go_on()
+
+
+def test_files_of_a_piece_that_failed_elsewhere_stay(walk, potential, tmp_path):
+    walking = walk(rattled(SI["diamond"], 1), kind="files", steps=2000, timestep=50.0, selection={"interval": 10})
+    assert "ERROR" in walking.go_on().failure
+    walking.take(potential, save(potential, tmp_path / "next.almtp"))
+    (kept,) = walking._folder.glob("failed_0_*")
+    piece = kept / "piece_000000"
+    assert "ERROR" in (piece / "log.lammps").read_text()
+    assert f"{piece}/restart" in (piece / "in.lammps").read_text()
+    assert [path.name[:7] for path in walking._folder.glob("turn_*")] == ["turn_0_"]
 
 
 def test_structures_that_are_not_periodic_or_have_other_elements_are_refused(tmp_path):

@@ -8,7 +8,10 @@ Of each piece of a walk there are, in the walk's folder,
     grades.txt         step and highest grade, wherever grades were computed
     flagged.dump       the configurations above `select`
     restart            the state from which the next piece goes on: after a break, the last that could be trusted
-    end.json           that LAMMPS has come to the end of the input, and how
+    end.json           that LAMMPS has come to the end of the run, and how
+    rest.done          that what the user's input wants after the run is done, too
+
+Where a piece failed, its turn's folder is kept, as failed_* in place of turn_*.
 
 LAMMPS needs the plugin and no Python, and may run on any machine that shares the folder.
 """
@@ -41,9 +44,10 @@ class FileWalk(Walk):
     """A LAMMPS run in pieces, each of which is a job that goes on from the restart file of the one before.
 
     Args:
-        folder: of the walk's files; those of its earlier turns are removed when it is begun.
+        folder: of the walk's files; those of its earlier turns that did not fail are removed when it is begun.
         command: to which the input's path is appended.
-        seeds: as for MemoryWalk.
+        seeds: give, with turn and piece, the variable `seed` of the script: random streams, which restart files do not
+            hold, go on with other numbers.
     """
 
     def __init__(
@@ -90,7 +94,7 @@ class FileWalk(Walk):
             raise Error(f"{self._folder}: cannot be used: {error.strerror}") from error
 
     def _piece(self, steps: int | None, flagged: list[Atoms]) -> Passage:
-        place = self._place / f"piece_{self._pieces:03d}"
+        place = self._place_of(self._pieces)
         place.mkdir()
         for name, text in (("in.lammps", self._input(place, steps)), ("rest.lammps", self.script.rest)):
             with replaced_whole(place / name) as part:
@@ -107,25 +111,44 @@ class FileWalk(Walk):
             end = json.loads((place / "end.json").read_text())
         except (OSError, ValueError):
             passage.failure = _error_of(place / "log.lammps") or said
+            self._keep()
             return passage
         if self._first is None:
             self._first = passage.begin = end["first"]
         passage.end, self._step = end["stopped"], end["step"]
         passage.break_step = end["broke"] if end["broke"] >= 0 else None
-        passage.finished = passage.complete and self._step >= self._first + self.script.steps
-        for old in self._place.glob(f"piece_{self._pieces - 1:03d}/restart"):
-            old.unlink()
+        passage.finished = bool(end["over"])
+        if passage.finished and not (place / "rest.done").exists():
+            message = _error_of(place / "log.lammps") or said
+            raise Error(f"{self.title}: LAMMPS, after the run: {message} (see {self._keep() / place.name})")
+        if self._pieces > 0:
+            (self._place_of(self._pieces - 1) / "restart").unlink(missing_ok=True)
         self._pieces += 1
         return passage
+
+    def _place_of(self, piece: int) -> Path:
+        return self._place / f"piece_{piece:06d}"
+
+    def _keep(self) -> Path:
+        """Give the turn's folder a name that no later turn removes, and the inputs in it their paths of now."""
+        kept = self._place.with_name(self._place.name.replace("turn", "failed", 1))
+        try:
+            self._place.rename(kept)
+            for path in kept.glob("piece_*/in.lammps"):
+                path.write_text(path.read_text().replace(str(self._place), str(kept)))
+        except OSError as error:
+            raise Error(f"{kept}: cannot be written: {error.strerror}") from error
+        return kept
 
     def _input(self, place: Path, steps: int | None) -> str:
         script, selection = self.script, self.selection
         before, after, first, step = script.before, script.after, "$(step)", "$(step)"
         if self._pieces > 0:
-            restart = self._place / f"piece_{self._pieces - 1:03d}" / "restart"
+            restart = self._place_of(self._pieces - 1) / "restart"
             before, after = going_on(before, restart), going_on(after, None)
             first, step = str(self._first), str(self._step)
-        variables = {**script.variables, "seed": str(seed_of(*self._seeds, self._turn))}
+        seeds = (*self._seeds, self._turn, self._pieces) if self._pieces > 0 else (*self._seeds, self._turn)
+        variables = {**script.variables, "seed": str(seed_of(*seeds))}
         piece = f"({step}+{steps})" if steps is not None else "1e15"
         column = " c_mtp_grade" if self._local else ""
         watch = f"{selection.interval} {selection.select} {_number(selection.break_above)}"
@@ -149,13 +172,21 @@ fix mtp_rollback all mtp/rollback {watch}
 run $(v_mtp_end:%.0f) upto start $(v_mtp_first:%.0f) stop $(v_mtp_last:%.0f)
 variable mtp_stopped equal $(step)
 variable mtp_broke equal $(f_mtp_rollback[1])
+variable mtp_over equal $(f_mtp_rollback[1]<0&&(step>=v_mtp_last||step<v_mtp_end))
 if "${{mtp_broke}} >= 0" then "fix_modify mtp_rollback restore"
 write_restart "{place}/restart"
 print """
                 f"""'{{"first": $(v_mtp_first), "stopped": ${{mtp_stopped}}, """
-                f""""broke": ${{mtp_broke}}, "step": $(step)}}' """
+                f""""broke": ${{mtp_broke}}, "step": $(step), "over": ${{mtp_over}}}}' """
                 f"""file "{place}/end.json" screen no
-if "${{mtp_broke}} < 0 && $(step) >= $(v_mtp_last)" then 'include "{place}/rest.lammps"'
+if "${{mtp_over}} == 0" then quit
+undump mtp_flagged
+unfix mtp_rollback
+unfix mtp_grades
+variable mtp_known delete
+uncompute mtp_grade
+include "{place}/rest.lammps"
+print "" file "{place}/rest.done" screen no
 """,
             ]
         )
