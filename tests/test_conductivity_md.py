@@ -317,6 +317,22 @@ def test_a_current_of_particles_is_taken_out():
     assert np.mean([abs(f.value - truth) < 2 * f.error for f in found]) >= 0.8
 
 
+@pytest.mark.parametrize(("currents", "runs"), [(2, 1), (3, 2)])
+def test_few_series_of_several_currents_are_not_biased(currents, runs):
+    """Heat that is mixed with currents of particles, from three and six series."""
+    rng = np.random.default_rng(11)
+    logs = []
+    for _ in range(150):
+        series = []
+        for _ in range(runs):
+            heat, *others = (autoregressive(rng, 0.5, 1000, 3) for _ in range(currents))
+            series.append(np.stack([heat + sum(others), *others], axis=1))
+        logs.append(np.log(cepstral(series, 1.0, n_coefficients=8).cuts[-1].value * 2 * 0.5**2))
+    # the mean of the logarithm has no bias; its error here is 0.01, and a degree of freedom counts 0.1 and more
+    assert abs(np.mean(logs)) < 3 * np.std(logs, ddof=1) / np.sqrt(150)
+    assert np.std(logs) / np.sqrt(150) < 0.02
+
+
 def test_the_running_integral_reaches_what_is_known():
     rng = np.random.default_rng(6)
     running = running_integral([autoregressive(rng, 0.9, 20000, 3) for _ in range(8)], 1.0, 200)
@@ -338,7 +354,7 @@ def test_too_few_samples_and_too_many_currents_are_refused():
     with pytest.raises(Error, match="make them longer"):
         cepstral([series], 1.0)
     with pytest.raises(Error, match="raise `runs`"):
-        cepstral([np.zeros((1000, 4, 3))], 1.0)
+        cepstral([np.zeros((1000, 3, 3))], 1.0)
 
 
 def test_the_error_of_a_mean_covers_what_is_known():

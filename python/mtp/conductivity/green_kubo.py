@@ -128,7 +128,7 @@ def _along(settings: GreenKubo, series: list[np.ndarray], interval: float) -> di
     spectrum = cepstral(series, interval, settings.cut_frequency)
     alone = []
     for run in series:
-        if run.shape[2] >= run.shape[1]:
+        if run.shape[1] == 1 or run.shape[2] > run.shape[1]:
             alone.append(cepstral([run], interval, spectrum.cut.frequency, spectrum.cut.n_coefficients).value)
     scatter = run_to_run(alone)
     longest = settings.longest or len(series[0]) * interval / 10

@@ -109,11 +109,11 @@ def cepstral(
     series = [run if run.ndim == 3 else run[:, None] for run in series]
     n = min(map(len, series))
     spectra, count = cross_spectra([run[:n] for run in series], interval)
-    freedom = count - spectra.shape[1] + 1
-    if freedom < 1:
+    others = spectra.shape[1] - 1
+    if others and count < others + 2:
         raise Error(
-            f"{spectra.shape[1]} currents need at least as many runs times equivalent directions, and there are "
-            f"{count}: raise `runs`"
+            f"{others + 1} currents need more runs times equivalent directions than that, and there are {count}: raise "
+            "`runs`"
         )
     # what is left of the first current's spectrum when its correlation with the others is taken out [2]
     spectrum = 1 / np.linalg.inv(spectra)[:, 0, 0] if spectra.shape[1] > 1 else spectra[:, 0, 0]
@@ -128,17 +128,19 @@ def cepstral(
         )
     n_cuts = 1 if cut is not None else 1 + int(2 * np.log2(highest / LEAST_POINTS))
     places = sorted({int(highest / 2 ** (k / 2)) for k in range(n_cuts)})
-    cuts = [_below(frequencies, spectrum, place, count, freedom, n, n_coefficients) for place in places]
+    cuts = [_below(frequencies, spectrum, place, count, others, n, n_coefficients) for place in places]
     return _agreeing(cuts, frequencies, spectrum)
 
 
 def _below(
-    frequencies: np.ndarray, spectrum: np.ndarray, last: int, count: int, freedom: int, n: int, kept: int | None
+    frequencies: np.ndarray, spectrum: np.ndarray, last: int, count: int, others: int, n: int, kept: int | None
 ) -> Cut:
-    """From the frequencies up to number `last`. Their noise is that of χ² of 2 `freedom` degrees over 2 `count`, and of
-    half as many where the transform is real."""
+    """From the frequencies up to number `last`. Their noise is that of χ² over 2 `count`, of 2 `count` degrees less one
+    for each of the `others`, the currents taken out: real and imaginary parts are summed before these are. Where the
+    transform is real it is χ² over `count`, of `count` degrees less the `others`."""
+    freedom = count - others / 2
     bias = np.full(last + 1, digamma(freedom) - np.log(count))
-    bias[[0, last] if 2 * last == n else [0]] = digamma(freedom / 2) + np.log(2 / count)
+    bias[[0, last] if 2 * last == n else [0]] = digamma((count - others) / 2) + np.log(2 / count)
     variance = float(polygamma(1, freedom))
     period = 2 * last
     cepstrum = np.fft.irfft(np.log(spectrum[: last + 1]) - bias, period)[: last + 1]
