@@ -37,6 +37,7 @@ from test_lammps import (
 from mtp.conductivity.flux import FLUX, PAIRWISE, flux_problem
 from mtp.conductivity.green_kubo import analysed, green_kubo
 from mtp.conductivity.hnemd import _linear, hnemd
+from mtp.conductivity.md import settled_cell
 from mtp.conductivity.md import system as build
 from mtp.conductivity.nemd import _interfaces, block_error, extrapolated, fitted, nemd
 from mtp.conductivity.results import joined, mean, read_arrays, weighted
@@ -551,6 +552,17 @@ def test_the_cell_is_found_at_the_pressure(tmp_path):
     assert cell[0, 0] < 2 * 5.436
     assert found["volume_A3"] == pytest.approx(np.linalg.det(cell))
     assert found["pressure_GPa"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_length_that_is_added_is_strained_as_the_others(tmp_path):
+    settings = toy(Nemd, tmp_path / "run", pressure_GPa=0.5, equilibration=0.4)
+    settings.folder.mkdir()
+    strains = []
+    for length in (3, 2, 6):
+        free = build(settings, (2, 2, length))
+        strains.append(np.linalg.solve(free.cell, settled_cell(free, settings, MPI.COMM_SELF, quiet).cell))
+    assert not np.allclose(strains[0], np.eye(3), atol=1e-4)
+    np.testing.assert_allclose(strains, [strains[0]] * 3, atol=1e-12)
 
 
 def test_a_cell_that_is_not_relaxed_is_told(tmp_path):

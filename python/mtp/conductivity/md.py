@@ -4,7 +4,8 @@
 A method's folder holds
 
     settings.json              what must stay as it is
-    cell.json                  the cell at the pressure, where one was asked for
+    cell.json                  the cell at the pressure, where one was asked for, and the strain (by which cells are
+                               multiplied from the right) that led to it
     <name>/chunk_0000.h5 …     what was sampled of a trajectory
     <name>/state_0003          LAMMPS' restart file after three chunks
     <name>/log.lammps
@@ -408,12 +409,15 @@ class Trajectory:
 
 
 def settled_cell(system: System, settings: MolecularDynamics, comm: MPI.Comm, tell: Tell) -> System:
-    """The system in its mean cell at the pressure of the settings; as it is where they name none."""
+    """The system in its mean cell at the pressure of the settings; as it is where they name none.
+
+    In a folder that has been there, it is strained as the first system was: other lengths share that strain.
+    """
     if settings.pressure_GPa is None:
         return system
     path, file = settings.folder / "cell.json", settings.folder / "cell.txt"
-    cell = on_root(comm, lambda: json.loads(path.read_text())["cell"] if path.exists() else None)
-    if cell is None:
+    strain = on_root(comm, lambda: json.loads(path.read_text())["strain"] if path.exists() else None)
+    if strain is None:
         tell("cell", 0, 1, "")
         bar, damping = settings.pressure_GPa * BAR_PER_GPA, 100 * settings.timestep
         temperature, steps = settings.temperature, settings.steps(settings.equilibration)
@@ -437,11 +441,12 @@ def settled_cell(system: System, settings: MolecularDynamics, comm: MPI.Comm, te
         def keep() -> list[list[float]]:
             x, y, z, xy, xz, yz = np.loadtxt(file)[:, 1:].mean(axis=0).tolist()
             found = [[x, 0.0, 0.0], [xy, y, 0.0], [xz, yz, z]]
+            strain = np.linalg.solve(system.cell, found).tolist()
             with replaced_whole(path) as part:
-                part.write_text(json.dumps({"cell": found}, indent=1))
+                part.write_text(json.dumps({"cell": found, "strain": strain}, indent=1))
             file.unlink()
-            return found
+            return strain
 
-        cell = on_root(comm, keep)
+        strain = on_root(comm, keep)
         tell("cell", 1, 1, "")
-    return system.with_cell(np.array(cell))
+    return system.with_cell(system.cell @ np.array(strain))

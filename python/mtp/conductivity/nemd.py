@@ -43,13 +43,11 @@ def nemd(settings: Nemd, comm: MPI.Comm, tell: Tell) -> dict[str, Any]:
     with own_folder(settings, comm) as folder:
         axis = "xyz".index(settings.axis)
         lengths = settings.lengths or [settings.repeat[axis]]
-        found, first = [], None
+        found = []
         for count in sorted(lengths):
             repeat = tuple(count if k == axis else n for k, n in enumerate(settings.repeat))
             moving = on_root(comm, lambda repeat=repeat: _upright(system(settings, repeat), axis))
-            # the cell of the shortest is found at the pressure, and the others are strained alike
-            first = first or (moving.cell, settled_cell(moving, settings, comm, tell).cell)
-            moving = moving.with_cell(moving.cell @ np.linalg.solve(*first))
+            moving = settled_cell(moving, settings, comm, tell)  # found for the first; the others are strained alike
             runs = [trajectory(settings, moving, count, k).run(comm, tell) for k in range(settings.runs)]
             found.append((moving, runs))
         return on_root(comm, lambda: analysed(settings, found, folder))
