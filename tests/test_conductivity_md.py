@@ -39,7 +39,7 @@ from mtp.conductivity.green_kubo import analysed, green_kubo
 from mtp.conductivity.hnemd import _linear, hnemd
 from mtp.conductivity.md import settled_cell
 from mtp.conductivity.md import system as build
-from mtp.conductivity.nemd import _interfaces, block_error, extrapolated, fitted, nemd
+from mtp.conductivity.nemd import _interfaces, block_error, extrapolated, fitted, nemd, trajectory
 from mtp.conductivity.results import joined, mean, read_arrays, weighted
 from mtp.conductivity.settings import GreenKubo, Hnemd, Nemd
 from mtp.conductivity.spectral import cepstral, cross_spectra, running_integral
@@ -536,6 +536,16 @@ def test_the_flux_is_in_the_axes_of_the_structure(tmp_path):
         fluxes.append(read_arrays(tmp_path / name / "run_00" / "chunk_0000.h5")["flux"])
     # the file holds eight decimals of each position, which the equilibration magnifies
     close(fluxes[1][:20], fluxes[0][:20] @ turn, 1e-3)
+
+
+def test_there_are_as_many_layers_as_asked_for(tmp_path):
+    """98: the inverse of the nearest number to 1/98 is below 98, and LAMMPS would add a layer."""
+    settings = toy(Nemd, tmp_path, bins=98, repeat=[2, 2, 49], equilibration=0.4, time=0.4, chunk=0.4)
+    moving = build(settings)
+    layers = trajectory(settings, moving, 49, 0).run(MPI.COMM_SELF, quiet)[0]["atoms"][0]
+    assert len(layers) == 98
+    assert layers.sum() == pytest.approx(len(moving.types))
+    assert layers.min() > 0
 
 
 def test_heat_exchange_conducts(tmp_path):

@@ -66,9 +66,10 @@ def trajectory(settings: Nemd, moving: System, count: int, number: int) -> Traje
     unit = lcm(EVERY, settings.swap_interval) if settings.drive == "swap" else EVERY
     steps = unit * max(1, round(settings.steps(settings.chunk) / unit))
     skipped = int(np.ceil(settings.transient / (steps * settings.timestep)))
+    width = (1 + 1e-9) / settings.bins  # a little too wide: LAMMPS would add a layer for what rounding leaves over
     dynamics = [
         "fix move all nve",
-        f"compute layers all chunk/atom bin/1d {settings.axis} lower {1 / settings.bins!r} units reduced",
+        f"compute layers all chunk/atom bin/1d {settings.axis} lower {width!r} units reduced",
     ]
     sample = [f'fix profile all ave/chunk {EVERY} {steps // EVERY} {steps} layers temp file "{{file}}"']
     finish = ["unfix profile"]
@@ -79,10 +80,10 @@ def trajectory(settings: Nemd, moving: System, count: int, number: int) -> Traje
         ]
         finish += ["unfix energy", "unfix drive"]
     else:
-        width = float(moving.cell[axis, axis]) / settings.bins
+        thickness = float(moving.cell[axis, axis]) / settings.bins
         for name, place, sign in (("hot", 0, 1), ("cold", settings.bins // 2, -1)):
             limits = ["INF INF"] * 3
-            limits[axis] = f"{place * width!r} {(place + 1) * width!r}"
+            limits[axis] = f"{place * thickness!r} {(place + 1) * thickness!r}"
             dynamics.append(f"region {name} block {' '.join(limits)} units box")
             dynamics.append(f"fix {name} all ehex 1 {sign * settings.power!r} region {name}")
 
