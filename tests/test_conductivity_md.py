@@ -415,6 +415,31 @@ def test_the_straight_part_of_a_profile_is_chosen():
         assert found.slope["error"] < 0.05
 
 
+def test_a_profile_without_a_straight_part_is_told_and_its_error_has_the_choice():
+    places, straight = profiles(-2.0)
+    bent = straight + 0.05 * (places - 5) ** 2
+    line = fitted(bent, places, np.arange(30))
+    assert fitted(straight, places, np.arange(30)).straight
+    assert not line.straight
+    # a parabola's slope about its middle is the same for all symmetric parts, but the line moves up and down
+    assert line.spread(15.0) > 0.2
+    assert line.spread(15.0) > 5 * fitted(straight, places, np.arange(30)).spread(15.0)
+
+
+def test_the_error_of_a_jump_has_the_choice_of_the_layers(tmp_path):
+    """Both parts are bent: what the lines leave at the interface depends on where they are fitted."""
+    settings = toy(Nemd, tmp_path, bins=80, interfaces=[0.25], repeat=[2, 2, 1])
+    places = (np.arange(80) + 0.5) / 80 * 400
+    noise = np.random.default_rng(3).normal(0, 0.01, (40, 80))
+    errors = []
+    for bend in (0.0, 1e-3):
+        one = 350 - 0.1 * places - np.where(places > 100, 10 + bend * (places - 100) ** 2, -bend * (places - 100) ** 2)
+        cell, lines, _ = _interfaces(settings, one + noise, places, {"value": 2e-4, "error": 0.0}, 400)
+        errors.append(cell["interfaces"][0]["jump_K"]["error"])
+        assert all(line.straight for line in lines) == (bend == 0.0)
+    assert errors[1] > 0.2 > 10 * errors[0]
+
+
 def test_blocks_see_correlation():
     rng = np.random.default_rng(2)
     series = autoregressive(rng, 0.8, 4000, 1)[:, 0]

@@ -119,18 +119,26 @@ class Line:
         bins: of the profile, those that were fitted.
         slope: K/Å, and its error.
         at: of each chunk, its slope and its value at 0.
+        others: (n, 2), the same of the mean profile, for this part and the others that might have been chosen.
+        straight: whether χ² finds the part straight; where it finds none so, the smallest is fitted.
     """
 
     bins: np.ndarray
     slope: dict[str, float]
     at: np.ndarray
+    others: np.ndarray
+    straight: bool
+
+    def spread(self, place: float) -> float:
+        """What the line's value at a place (Å) changes with the choice of the part."""
+        return float(np.std(self.others @ [place, 1.0]))
 
 
 def fitted(profiles: np.ndarray, places: np.ndarray, bins: np.ndarray) -> Line:
     """The line through profiles (chunks, all bins) at the `bins`; as few as needed are left out at either end.
 
     A part counts as straight where χ² of the mean profile is no more than two standard deviations above its mean. What
-    the slope changes where more are left out is part of its error.
+    the slope changes where more are left out is part of its error; where no part is straight, what it changes over all.
     """
     n = len(profiles)
     lines, chosen = [], None
@@ -150,10 +158,11 @@ def fitted(profiles: np.ndarray, places: np.ndarray, bins: np.ndarray) -> Line:
             chosen = len(lines) - 1
     if not lines:
         raise Error("too few bins for a straight line: raise `bins`, or lengthen the cell")
-    chosen = len(lines) - 1 if chosen is None else chosen
-    inside, slope, at = lines[chosen]
-    spread = np.std([line[1] for line in lines[chosen:]])
-    return Line(inside, value(slope, np.hypot(block_error(at[:, 0]), spread)), at)
+    straight = chosen is not None
+    inside, slope, at = lines[chosen if straight else -1]
+    others = np.array([line[2].mean(axis=0) for line in (lines[chosen:] if straight else lines)])
+    spread = np.std(others[:, 0])
+    return Line(inside, value(slope, np.hypot(block_error(at[:, 0]), spread)), at, others, straight)
 
 
 def block_error(values: np.ndarray) -> float:
@@ -192,7 +201,12 @@ def analysed(settings: Nemd, found: Sequence[tuple[System, list]], folder: Path)
     write_arrays(folder / "profiles.h5", arrays, {"profile": "K", "power": "eV/ps", "atoms": "of each layer, mean"})
 
     notes = []
-    for cell in cells:
+    for cell, (_, _, lines) in zip(cells, drawn, strict=True):
+        if not all(line.straight for line in lines):
+            notes.append(
+                f"at {cell['length_A']:.0f} Å there is no straight part of the profile: the error has how much the "
+                "choice of layers matters; take a longer cell, or drive less"
+            )
         if abs(cell["temperature_K"] - settings.temperature) > 0.03 * settings.temperature:
             notes.append(
                 f"at {cell['length_A']:.0f} Å the mean temperature is {cell['temperature_K']:.1f} K: drive less, or "
@@ -254,7 +268,8 @@ def _interfaces(settings: Nemd, profiles: np.ndarray, places: np.ndarray, flux: 
         down = -np.sign(sum(line.slope["value"] for line in pair))  # whether the temperature falls along the axis
         left, right = (line.at[:, 0] * place * length + line.at[:, 1] for line in pair)
         jump = down * (left - right)
-        jumps.append(value(jump.mean(), block_error(jump)))
+        spread = np.hypot(*(line.spread(place * length) for line in pair))
+        jumps.append(value(jump.mean(), np.hypot(block_error(jump), spread)))
         parts += [_ratio(flux, line.slope, W_PER_MK) for line in pair]
         found.append(_ratio(flux, jumps[-1], MW_PER_M2K))
         lines += pair
