@@ -475,6 +475,17 @@ def test_the_jump_at_an_interface_gives_its_conductance(tmp_path, sign):
     np.testing.assert_allclose(beside, np.array([2e-4 / 0.1, 2e-4 / 0.15]) * 1602.1766, rtol=0.1)
 
 
+def test_interfaces_that_differ_widen_the_error_of_their_mean(tmp_path):
+    settings = toy(Nemd, tmp_path, bins=80, interfaces=[0.25, 0.75], repeat=[2, 2, 1])
+    places = (np.arange(80) + 0.5) / 80 * 400
+    one = 350 - 0.1 * np.minimum(places, 400 - places) - 10 * (places > 100) - 10 * (places > 200) + 20 * (places > 300)
+    noise = np.random.default_rng(3).normal(0, 0.01, (40, 80))
+    cell, *_ = _interfaces(settings, one + noise, places, {"value": 2e-4, "error": 0.0}, 400)
+    left, right = (part["conductance_MW_m2K"]["value"] for part in cell["interfaces"])
+    assert left == pytest.approx(2 * right, rel=0.01)
+    assert cell["conductance_MW_m2K"]["error"] == pytest.approx((left - right) / 2)  # standard error of a mean of two
+
+
 def test_a_response_that_is_not_linear_is_left_out():
     fields = [
         {"field_per_A": f, "kappa": {"value": k, "error": 0.1}} for f, k in ((0.01, 2.0), (0.02, 2.1), (0.04, 3.0))

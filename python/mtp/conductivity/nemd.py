@@ -273,12 +273,9 @@ def _interfaces(settings: Nemd, profiles: np.ndarray, places: np.ndarray, flux: 
         parts += [_ratio(flux, line.slope, W_PER_MK) for line in pair]
         found.append(_ratio(flux, jumps[-1], MW_PER_M2K))
         lines += pair
-    best = value(
-        np.mean([f["value"] for f in found]),
-        max(
-            np.sqrt(sum(f["error"] ** 2 for f in found)) / len(found), np.std([f["value"] for f in found]) / len(found)
-        ),
-    )
+    values = [f["value"] for f in found]
+    scatter = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    best = value(np.mean(values), max(np.sqrt(sum(f["error"] ** 2 for f in found)) / len(found), scatter))
     cell = {
         "conductance_MW_m2K": best,
         "interfaces": [
