@@ -461,7 +461,7 @@ def test_infinite_length_is_extrapolated():
 @pytest.mark.parametrize("sign", [1, -1], ids=["hot first", "cold first"])
 def test_the_jump_at_an_interface_gives_its_conductance(tmp_path, sign):
     """Two parts of different conductivity, and a jump of 10 K at a quarter and at three quarters."""
-    settings = toy(Nemd, tmp_path, bins=80, interfaces=[0.25, 0.75])
+    settings = toy(Nemd, tmp_path, bins=80, interfaces=[0.25, 0.75], repeat=[2, 2, 1])
     places = (np.arange(80) + 0.5) / 80 * 400
     half = np.where(places < 200, places, 400 - places)
     one = 350 - 0.1 * half - np.where(half > 100, 10 + 0.05 * (half - 100), 0)
@@ -707,6 +707,8 @@ def test_a_folder_serves_one_process(tmp_path):
         (Nemd, {"drive": "exchange"}, "power"),
         (Nemd, {"bins": 13}, "even"),
         (Nemd, {"interfaces": [0.1, 0.2]}, "at most one"),
+        (Nemd, {"interfaces": [0.25]}, "do not repeat it along z"),
+        (Nemd, {"interfaces": [0.25], "repeat": [2, 2, 1], "lengths": [1, 2]}, "leave out `lengths`"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, model, changes, said):

@@ -210,6 +210,11 @@ class Nemd(MolecularDynamics):
         halves = [place < 0.5 for place in self.interfaces]
         if self.interfaces and (len(halves) > 2 or halves.count(True) > 1 or halves.count(False) > 1):
             raise ValueError("`interfaces`: at most one below and one above 0.5")
+        if self.interfaces and (self.lengths is not None or self.repeat["xyz".index(self.axis)] > 1):
+            raise ValueError(
+                f"`interfaces` are places in one cell: leave out `lengths`, do not repeat it along {self.axis}, and give "
+                "a longer structure in place of that"
+            )
         return self
 
 
