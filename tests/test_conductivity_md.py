@@ -497,6 +497,13 @@ def test_a_response_that_is_not_linear_is_left_out():
     assert weighted([f["kappa"] for f in fields[:2]])[0]["error"] == pytest.approx(0.1 / np.sqrt(2))
 
 
+def test_a_smallest_field_that_proves_nothing_is_told():
+    """Errors fall with the field: κ is then that of the largest field alone."""
+    fields = [{"field_per_A": f, "kappa": {"value": 2.0, "error": 0.001 / f}} for f in (0.01, 0.02, 0.04)]
+    assert "may hide" in _linear(fields)[2][0]
+    assert _linear([{**f, "kappa": {"value": 2.0, "error": 0.1}} for f in fields])[2] == []
+
+
 # ---- whole methods, at toy size
 
 
