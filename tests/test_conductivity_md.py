@@ -35,7 +35,7 @@ from test_lammps import (
 )
 
 from mtp.conductivity.flux import FLUX, PAIRWISE, flux_problem
-from mtp.conductivity.green_kubo import analysed, green_kubo
+from mtp.conductivity.green_kubo import _along, analysed, green_kubo
 from mtp.conductivity.hnemd import _linear, hnemd
 from mtp.conductivity.md import settled_cell
 from mtp.conductivity.md import system as build
@@ -339,7 +339,23 @@ def test_the_running_integral_reaches_what_is_known():
     running = running_integral([autoregressive(rng, 0.9, 20000, 3) for _ in range(8)], 1.0, 200)
     # the trapezoidal rule leaves half of ⟨J²⟩ at the start as it should be: the sum over all lags is S(0)
     assert abs(running.values[running.end] - 50) < 3 * running.errors[running.end]
+    assert running.reached
     assert 20 < running.times[running.end] < 200
+
+
+@pytest.mark.parametrize(("phi", "short"), [(0.5, False), (0.99, True)], ids=["long", "short"])
+def test_a_run_too_short_for_its_correlations_has_a_wider_error(tmp_path, phi, short):
+    """4000 samples are 2000 correlation times, and 40."""
+    rng = np.random.default_rng(12)
+    series = [autoregressive(rng, phi, 4000, 3)[:, None] for _ in range(4)]
+    found = _along(toy(GreenKubo, tmp_path), series, 1.0)
+    before = max(found["error_of_the_spectrum"], found["error_from_run_to_run"])
+    if short:
+        assert found["kappa"]["error"] > 1.05 * before
+        assert found["running"].reached is False or 100 * found["running_integral"]["end_ps"] > 4000
+    else:
+        assert found["kappa"]["error"] == before
+    assert bool(found["error_of_short_runs"]) == short
 
 
 def test_the_periodogram_holds_the_variance():

@@ -15,6 +15,7 @@ from typing import Any
 
 import mpi4py.MPI as MPI
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mtp.conductivity.flux import FLUX
@@ -26,6 +27,7 @@ from mtp.conductivity.symmetry import directions
 from mtp.figures import BLUE, GREY, ORANGE
 
 DRIFT = 0.005  # of the thermal energy in a run: more is told
+LONG = 100  # times as long as the autocorrelation takes to become noise a run should be
 ALIASED = 0.1  # of the spectrum at zero, at the highest frequency sampled: more is told
 SCALARS = ("temperature", "pressure", "potential_energy", "displacement")
 
@@ -104,7 +106,7 @@ def analysed(settings: GreenKubo, moving: System, runs: Sequence[dict], folder: 
         "runs": len(runs),
         "time_ps": min(map(len, series)) * interval,
         "directions": [
-            {"along": group.tolist(), **{k: v for k, v in f.items() if k not in ("cepstral", "running")}}
+            {"along": group.tolist(), **{k: v for k, v in f.items() if k not in ("cepstral", "running", "slowest")}}
             for group, f in zip(groups.groups, found, strict=True)
         ],
         "notes": too_short(kappa) + _notes(settings, moving, runs, found),
@@ -116,11 +118,10 @@ def _without_bound_currents(settings: GreenKubo, runs: Sequence[dict]) -> list[n
     """Of each run (n, currents, 3): the heat flux, and in fluids the currents of all elements but one (the total
     momentum is zero, so that one follows)."""
     currents = [run["currents"][:, :-1] for run in runs]
+    both = [np.concatenate([run["flux"][:, None], c], axis=1) for run, c in zip(runs, currents, strict=True)]
     if settings.fluid or not currents[0].shape[1]:
-        return [np.concatenate([run["flux"][:, None], c], axis=1) for run, c in zip(runs, currents, strict=True)]
-    flat = np.concatenate([c.transpose(0, 2, 1).reshape(-1, c.shape[1]) for c in currents])
-    multiple = np.linalg.lstsq(flat, np.concatenate([run["flux"].ravel() for run in runs]), rcond=None)[0]
-    return [(run["flux"] - np.einsum("nsa,s->na", c, multiple))[:, None] for run, c in zip(runs, currents, strict=True)]
+        return both
+    return [run[:, :1] for run in uncorrelated(both)]
 
 
 def _along(settings: GreenKubo, series: list[np.ndarray], interval: float) -> dict[str, Any]:
@@ -131,19 +132,38 @@ def _along(settings: GreenKubo, series: list[np.ndarray], interval: float) -> di
         if run.shape[1] == 1 or run.shape[2] > run.shape[1]:
             alone.append(cepstral([run], interval, spectrum.cut.frequency, spectrum.cut.n_coefficients).value)
     scatter = run_to_run(alone)
-    longest = settings.longest or len(series[0]) * interval / 10
-    running = running_integral([run[:, 0] for run in series], interval, longest)
+    time = min(map(len, series)) * interval
+    apart, longest = uncorrelated(series), settings.longest or time / 10
+    integrals = [running_integral([run[:, k] for run in apart], interval, longest) for k in range(apart[0].shape[1])]
+    slowest = max(integrals, key=lambda running: (running.reached is False, running.end))
+    running = slowest if len(integrals) == 1 else None  # with several currents κ is not the integral of one
+    share = float(slowest.times[slowest.end]) / time
+    short = slowest.reached is not None and (not slowest.reached or LONG * share > 1)
+    # what structure narrower than 1 / time hides of the spectrum at zero, by the order of magnitude: docs, Errors
+    unresolved = 2 * share * spectrum.value if short else 0.0
     return {
-        "kappa": value(spectrum.value, max(spectrum.error, scatter)),
+        "kappa": value(spectrum.value, np.hypot(max(spectrum.error, scatter), unresolved)),
         "error_of_the_spectrum": spectrum.error,
         "error_from_run_to_run": scatter or None,
+        "error_of_short_runs": unresolved or None,
         "runs_alone": alone,
         "cut_THz": spectrum.cut.frequency,
         "coefficients": spectrum.cut.n_coefficients,
-        "running_integral": _told(running) if series[0].shape[1] == 1 else None,
+        "running_integral": running and _told(running),
         "cepstral": spectrum,
         "running": running,
+        "slowest": slowest,
     }
+
+
+def uncorrelated(series: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The series (n, currents, directions) with the first current less the multiples of the others that it holds."""
+    flat = np.concatenate([run.transpose(0, 2, 1).reshape(-1, run.shape[1]) for run in series])
+    multiple = np.linalg.lstsq(flat[:, 1:], flat[:, 0], rcond=None)[0]
+    return [
+        np.concatenate([(run[:, 0] - np.einsum("nsa,s->na", run[:, 1:], multiple))[:, None], run[:, 1:]], axis=1)
+        for run in series
+    ]
 
 
 def _told(running: Running) -> dict[str, float] | None:
@@ -184,6 +204,18 @@ def _notes(settings: GreenKubo, moving: System, runs: Sequence[dict], found: Seq
                 "shorten `interval`"
             )
             break
+    for f in found:
+        if f["error_of_short_runs"]:
+            running: Running = f["slowest"]
+            end = f"{running.times[running.end]:.3g} ps"
+            notes.append(
+                f"the autocorrelation becomes noise at {end}, and runs should be {LONG} times as long: raise `time`; "
+                "the error is widened"
+                if running.reached
+                else f"the autocorrelation is not yet noise at {end}: raise `time`, or `longest` where it is set; the "
+                "error is widened"
+            )
+            break
     if len(runs) < 3:
         notes.append("fewer than three runs: the error does not know how runs differ; raise `runs`")
     return notes
@@ -200,7 +232,7 @@ def _drawn(found: Sequence[dict], groups: Sequence[np.ndarray]) -> Figure:
         figure.subplots(len(found), 3, squeeze=False), found, groups, strict=True
     ):
         spectrum: Cepstral = f["cepstral"]
-        running: Running = f["running"]
+        running: Running | None = f["running"]
         kappa, error = f["kappa"]["value"], f["kappa"]["error"]
         shown = spectrum.spectrum > 0
         spectra.plot(spectrum.frequencies[shown], spectrum.spectrum[shown], color=GREY, lw=0.4, label="periodogram")
@@ -216,18 +248,17 @@ def _drawn(found: Sequence[dict], groups: Sequence[np.ndarray]) -> Figure:
                 cut.frequency, cut.value, cut.error, fmt="o", ms=4, capsize=2, color=BLUE if agrees else GREY, lw=1
             )
         cuts.set(xscale="log", xlabel="spectrum used up to (THz)", ylabel=r"$\kappa$ (W m$^{-1}$ K$^{-1}$)")
-        integral.plot(running.times, running.values, color=BLUE, label="running integral")
-        integral.fill_between(
-            running.times, running.values - running.errors, running.values + running.errors, color=BLUE, alpha=0.2, lw=0
-        )
-        if running.end < len(running.times) - 1:
-            integral.axvline(running.times[running.end], color=GREY, lw=0.8, ls="--", label="noise from here on")
-        integral.set(xlabel="time (ps)", ylabel=r"$\kappa$ (W m$^{-1}$ K$^{-1}$)", xlim=(0, running.times[-1]))
-        for axes in (cuts, integral):
+        if running is not None:
+            _draw_running(integral, running)
+        for axes in [cuts] if running is None else [cuts, integral]:
             axes.axhline(kappa, color=ORANGE, lw=1, label="cepstral")
             axes.axhspan(kappa - error, kappa + error, color=ORANGE, alpha=0.2, lw=0)
             axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-        integral.legend(fontsize=8)
+        if running is None:
+            integral.set_axis_off()
+            integral.text(0, 0.5, "no running integral: the flux\nholds the currents of particles", fontsize=8)
+        else:
+            integral.legend(fontsize=8)
     return figure
 
 
@@ -235,3 +266,13 @@ def _named(group: np.ndarray) -> str:
     if len(group) == 3:
         return "all directions alike"
     return "along " + " and ".join("(" + ", ".join(f"{x + 0:.2g}" for x in axis) + ")" for axis in group.round(3))
+
+
+def _draw_running(axes: Axes, running: Running) -> None:
+    axes.plot(running.times, running.values, color=BLUE, label="running integral")
+    axes.fill_between(
+        running.times, running.values - running.errors, running.values + running.errors, color=BLUE, alpha=0.2, lw=0
+    )
+    if running.end < len(running.times) - 1:
+        axes.axvline(running.times[running.end], color=GREY, lw=0.8, ls="--", label="noise from here on")
+    axes.set(xlabel="time (ps)", ylabel=r"$\kappa$ (W m$^{-1}$ K$^{-1}$)", xlim=(0, running.times[-1]))

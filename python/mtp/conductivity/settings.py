@@ -212,8 +212,8 @@ class Nemd(MolecularDynamics):
             raise ValueError("`interfaces`: at most one below and one above 0.5")
         if self.interfaces and (self.lengths is not None or self.repeat["xyz".index(self.axis)] > 1):
             raise ValueError(
-                f"`interfaces` are places in one cell: leave out `lengths`, do not repeat it along {self.axis}, and give "
-                "a longer structure in place of that"
+                f"`interfaces` are places in one cell: leave out `lengths`, do not repeat it along {self.axis}, and "
+                "give a longer structure in place of that"
             )
         return self
 

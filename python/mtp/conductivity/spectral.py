@@ -174,13 +174,15 @@ class Running:
     Attributes:
         times: (m,).
         values, errors: (m,), mean over runs and components, and its standard error.
-        end: index of the time from which on the autocorrelation is noise.
+        end: index of the time from which on the autocorrelation is noise; else the last.
+        reached: whether it becomes noise; None for a single series, which does not tell.
     """
 
     times: np.ndarray
     values: np.ndarray
     errors: np.ndarray
     end: int
+    reached: bool | None
 
 
 def running_integral(series: Sequence[np.ndarray], interval: float, longest: float) -> Running:
@@ -194,14 +196,14 @@ def running_integral(series: Sequence[np.ndarray], interval: float, longest: flo
     integrals = interval * (np.cumsum(functions, axis=0) - (functions + functions[0]) / 2)  # trapezoidal rule
     root = np.sqrt(functions.shape[1])
     end, start = n_lags - 1, 1
-    while functions.shape[1] > 1 and 2 * start <= n_lags:
+    reached = False if functions.shape[1] > 1 else None
+    while reached is False and 2 * start <= n_lags:
         window = functions[start : 2 * start].mean(axis=0)
         if start >= 4 and window.mean() < window.std(ddof=1) / root:
-            end = start
-            break
+            end, reached = start, True
         start *= 2
     errors = integrals.std(axis=1, ddof=1) / root if functions.shape[1] > 1 else np.full(n_lags, np.nan)
-    return Running(interval * np.arange(n_lags), integrals.mean(axis=1), errors, end)
+    return Running(interval * np.arange(n_lags), integrals.mean(axis=1), errors, end, reached)
 
 
 def autocorrelation(series: np.ndarray, n_lags: int) -> np.ndarray:
