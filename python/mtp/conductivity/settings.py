@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -85,7 +86,8 @@ class MolecularDynamics(Section):
 
     @property
     def n_chunks(self) -> int:
-        return max(1, round(self.time / self.chunk))
+        """As many as hold `time`: the last may be longer than what is left of it."""
+        return math.ceil(self.time / self.chunk * (1 - 1e-12))
 
     def form(self) -> dict[str, Any]:
         """What must stay as it is in a folder: everything that changes trajectories and what is sampled of them."""
@@ -112,7 +114,10 @@ class MolecularDynamics(Section):
 
 
 class _WithFlux(MolecularDynamics):
-    """A method that reads the heat flux, which LAMMPS has right for some pair styles alone."""
+    """A method that reads the heat flux, which LAMMPS has right for some pair styles alone. interval: ps between
+    samples."""
+
+    interval: Positive = 0.01
 
     @model_validator(mode="after")
     def _right_flux(self: Self) -> Self:
@@ -120,17 +125,21 @@ class _WithFlux(MolecularDynamics):
             raise ValueError(problem)
         return self
 
+    @model_validator(mode="after")
+    def _sampling(self: Self) -> Self:
+        if self.interval < 0.999 * self.timestep:
+            raise ValueError(f"`interval` ({self.interval:g} ps) is shorter than a step ({self.timestep:g} ps)")
+        return self
+
 
 class GreenKubo(_WithFlux):
     """Equilibrium: the spectrum of the heat flux at frequency zero.
 
-    interval: ps between samples. symmetry: of the conductivity: that of the crystal (before it is repeated), that of a
-    fluid or glass, or none. fluid: atoms diffuse, so that in mixtures the conductivity is that without particle
-    currents. cut_frequency: THz, see mtp.conductivity.spectral. longest: ps, of the running integral.
+    symmetry: of the conductivity: that of the crystal (before it is repeated), that of a fluid or glass, or none.
+    fluid: atoms diffuse, so that in mixtures the conductivity is that without particle currents. cut_frequency: THz, see mtp.conductivity.spectral. longest: ps, of the running integral.
     """
 
     folder: Path = Path("green_kubo")
-    interval: Positive = 0.01
     symmetry: Literal["crystal", "isotropic", "none"] = "crystal"
     fluid: bool = False
     cut_frequency: Positive | None = None
@@ -140,25 +149,18 @@ class GreenKubo(_WithFlux):
     def analysis(cls) -> set[str]:
         return {"symmetry", "fluid", "cut_frequency", "longest"}
 
-    @model_validator(mode="after")
-    def _sampling(self) -> GreenKubo:
-        if self.interval < 0.999 * self.timestep:
-            raise ValueError(f"`interval` ({self.interval:g} ps) is shorter than a step ({self.timestep:g} ps)")
-        return self
-
 
 class Hnemd(_WithFlux):
     """Homogeneous non-equilibrium: the mean heat flux under a small driving field.
 
     fields: 1/Å, two or more strengths along `axis`, each in `runs` runs of `time`; the first `transient` ps of each are
-    left out. interval: ps between samples.
+    left out.
     """
 
     folder: Path = Path("hnemd")
     axis: Axis = "x"
     fields: list[Positive] = Field(min_length=2)
     transient: Positive = 20.0
-    interval: Positive = 0.01
 
     @classmethod
     def analysis(cls) -> set[str]:
