@@ -750,6 +750,21 @@ def test_chunks_hold_the_whole_time(tmp_path):
     assert [toy(GreenKubo, tmp_path, time=time).n_chunks for time in (4.0, 5.6, 2.0, 0.81)] == [5, 7, 3, 2]
 
 
+def test_files_of_pair_styles_are_beside_the_settings_and_compared_by_content(tmp_path):
+    for name in ("one", "two words"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "Ar.table").write_text("the same")
+    (tmp_path / "one" / "Ar").write_text("a file that is called like an element")
+    (tmp_path / "one" / "table").write_text("and one like a style")
+    commands = ["pair_style table linear 1000", "pair_coeff * * Ar.table Ar 5.0"]
+    one, two = (toy(Nemd, Path("run"), pair=commands).resolve(tmp_path / name) for name in ("one", "two words"))
+    assert two.pair == [commands[0], f'pair_coeff * * "{tmp_path}/two words/Ar.table" Ar 5.0']
+    assert one.form() == two.form()
+    (tmp_path / "two words" / "Ar.table").write_text("another")
+    assert one.form() != two.form()
+    assert toy(Nemd, tmp_path).resolve(tmp_path).form()["pair"] == ARGON["pair"]
+
+
 def test_any_pair_style_will_do_where_no_flux_is_read(tmp_path):
     settings = toy(Nemd, tmp_path, pair=["pair_style tersoff", "pair_coeff * * SiC.tersoff Si"])
     assert settings.pair[0] == "pair_style tersoff"

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+from ase.data import atomic_numbers
 from pydantic import Field, model_validator
 
 from mtp.conductivity.flux import flux_problem, refused_commands
@@ -18,6 +21,7 @@ Self = TypeVar("Self", bound="MolecularDynamics")
 Positive = Annotated[float, Field(gt=0)]
 Axis = Literal["x", "y", "z"]
 
+PLAIN = re.compile(r"[-+*\d.]*(e[-+]?\d+)?|NULL")  # numbers and ranges of types
 GROWS = {"runs", "time"}  # may be raised in a folder that was begun
 
 
@@ -35,7 +39,8 @@ class MolecularDynamics(Section):
 
     folder: of all that is kept; the same command goes on there. crystal or file: one structure, periodic, repeated
     `repeat` times. potential: an MTP; or pair: LAMMPS' commands pair_style, pair_coeff and pair_modify, in units metal,
-    for the atom types in the order of `species` (by default of first appearance). masses: by element, in place of the
+    for the atom types in the order of `species` (by default of first appearance); files that they name are relative to
+    the settings file, or those that LAMMPS finds by itself. masses: by element, in place of the
     standard ones. temperature: K. timestep: ps. equilibration: ps at the temperature before anything is sampled.
     pressure_GPa: where given, the cell is found at this pressure first, as long as `equilibration` and in the ways that
     `box` names; otherwise it stays. stress_limit_GPa: a larger mean pressure is told. runs: independent ones, from
@@ -97,6 +102,7 @@ class MolecularDynamics(Section):
         for name in ("file", "potential"):
             path = getattr(self, name)
             form[name] = path and hashlib.sha256(read_bytes(path)).hexdigest()
+        form["pair"] = self.pair and [with_files(command, _content) for command in self.pair]
         return form
 
     @classmethod
@@ -106,11 +112,9 @@ class MolecularDynamics(Section):
 
     def resolve(self: Self, base: Path) -> Self:
         """The same with all paths taken from `base`."""
-        return self.model_copy(
-            update={
-                name: path and base / path for name in ("folder", "file", "potential") for path in [getattr(self, name)]
-            }
-        )
+        paths = {name: getattr(self, name) for name in ("folder", "file", "potential")}
+        pair = self.pair and [with_files(command, lambda path: f'"{path}"', base) for command in self.pair]
+        return self.model_copy(update={name: path and base / path for name, path in paths.items()} | {"pair": pair})
 
 
 class _WithFlux(MolecularDynamics):
@@ -136,7 +140,8 @@ class GreenKubo(_WithFlux):
     """Equilibrium: the spectrum of the heat flux at frequency zero.
 
     symmetry: of the conductivity: that of the crystal (before it is repeated), that of a fluid or glass, or none.
-    fluid: atoms diffuse, so that in mixtures the conductivity is that without particle currents. cut_frequency: THz, see mtp.conductivity.spectral. longest: ps, of the running integral.
+    fluid: atoms diffuse, so that in mixtures the conductivity is that without particle currents. cut_frequency: THz,
+    see mtp.conductivity.spectral. longest: ps, of the running integral.
     """
 
     folder: Path = Path("green_kubo")
@@ -218,6 +223,25 @@ class Nemd(MolecularDynamics):
                 "give a longer structure in place of that"
             )
         return self
+
+
+def with_files(command: str, name: Callable[[Path], str], base: Path = Path()) -> str:
+    """A command of a pair style, where each word after the second that is a file, seen from `base`, is what `name` makes of its path.
+
+    Numbers and elements are no files. The others stay as they are: LAMMPS has a folder of potentials of its own.
+    """
+
+    def renamed(found: re.Match) -> str:
+        word = found[0].strip("\"'")
+        path = base / word
+        return name(path) if not PLAIN.fullmatch(word) and word not in atomic_numbers and path.is_file() else found[0]
+
+    begin = re.match(r"\s*(\S+\s*){0,2}", command).end()
+    return command[:begin] + re.sub(r"""\"[^"]*\"|'[^']*'|\S+""", renamed, command[begin:])
+
+
+def _content(path: Path) -> str:
+    return f"{path.name}:{hashlib.sha256(read_bytes(path)).hexdigest()}"
 
 
 def read_bytes(path: Path) -> bytes:
