@@ -197,6 +197,15 @@ def test_conductivities_come_from_other_results(tmp_path):
     assert tensor == pytest.approx(5 * np.eye(3))
     assert error == pytest.approx(0.2)
     assert Boundary(between=("a", "a"), file=tmp_path / "nemd.json").known() == (5.0, 0.2)
+    full = np.array([[6.0, 0.5, 0.0], [0.5, 5.0, 0.2], [0.0, 0.2, 4.0]])
+    (tmp_path / "gk.json").write_text(json.dumps({**both, "tensor_W_mK": full.tolist()}))
+    tensor, error = Phase(name="a", file=tmp_path / "gk.json").known()
+    assert tensor == pytest.approx(full)
+    assert error == pytest.approx(0.2)
+    (tmp_path / "one.json").write_text(json.dumps({**result, "uncertainty_W_mK": {"total": None}}))
+    with pytest.raises(Error, match="give the phase a an `error`"):
+        Phase(name="a", file=tmp_path / "one.json").known()
+    assert Phase(name="a", file=tmp_path / "one.json", error=0.4).known()[1] == pytest.approx(0.2)
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(Error, match="is no result with kappa_W_mK"):
         Phase(name="a", file=tmp_path / "bad.json").known()

@@ -49,14 +49,15 @@ class Geometry(Section):
 class Phase(Section):
     """A material.
 
-    kappa, W/mK: a number, or xx yy zz yz xz xy of its crystal axes, and the standard `error` of its mean; or the `file`
-    of a result, at one of its temperatures (K). share: of the grains of a Voronoi geometry; grains of other geometries
+    kappa, W/mK: a number, or xx yy zz yz xz xy of its crystal axes, and the standard `error` of its mean (0); or the
+    `file` of a result, at one of its temperatures (K), where `error` takes the place of the file's, and must be given
+    where it has none. share: of the grains of a Voronoi geometry; grains of other geometries
     take the phases in turn. orientation of the crystal axes: random, turned about z at random, or along the box.
     """
 
     name: str
     kappa: Positive | list[float] | None = None
-    error: float = Field(0.0, ge=0)
+    error: float | None = Field(None, ge=0)
     file: Path | None = None
     temperature: float = Field(300.0, gt=0)
     share: float = Field(1.0, gt=0)
@@ -73,9 +74,12 @@ class Phase(Section):
     def known(self) -> tuple[np.ndarray, float]:
         """The tensor (3, 3), W/mK, and the relative error of its mean.
 
-        Raises Error where the file holds none at the temperature, or it is not positive.
+        Raises Error where the file holds none at the temperature or no error, or it is not positive.
         """
-        values, error = (self.kappa, self.error) if self.file is None else _conductivity(self.file, self.temperature)
+        values, error = (self.kappa, 0.0) if self.file is None else _conductivity(self.file, self.temperature)
+        error = error if self.error is None else self.error
+        if error is None:
+            raise Error(f"{self.file}: has no error of its conductivity: give the phase {self.name} an `error`, W/mK")
         tensor = np.zeros((3, 3))
         for (i, j), value in zip(VOIGT, values if isinstance(values, list) else [values] * 3 + [0.0] * 3, strict=True):
             tensor[i, j] = tensor[j, i] = value
@@ -163,14 +167,16 @@ def _result(path: Path, key: str) -> dict[str, Any]:
     return found
 
 
-def _conductivity(path: Path, temperature: float) -> tuple[float | list[float], float]:
-    """κ and the error of its mean, of a result with one value (molecular dynamics) or tensors at temperatures."""
+def _conductivity(path: Path, temperature: float) -> tuple[float | list[float], float | None]:
+    """κ and the error of its mean (None: not known), of a result of molecular dynamics, a tensor where it has one, or
+    with tensors at temperatures."""
     found = _result(path, "kappa_W_mK")
     kappa, known = found["kappa_W_mK"], found.get("temperatures_K")
     if known is None:
-        return kappa["value"], kappa["error"]
+        tensor = found.get("tensor_W_mK")
+        return kappa["value"] if tensor is None else [tensor[i][j] for i, j in VOIGT], kappa.get("error")
     for k, at in enumerate(known):
         if abs(at - temperature) < 1e-6 * temperature:
             total = found["uncertainty_W_mK"]["total"]
-            return kappa[k], float(np.mean(total[k][:3])) if total else 0.0
+            return kappa[k], float(np.mean(total[k][:3])) if total else None
     raise Error(f"{path}: holds no conductivity at {temperature:g} K, but at {', '.join(f'{t:g}' for t in known)} K")

@@ -226,9 +226,10 @@ class Nemd(MolecularDynamics):
 
 
 def with_files(command: str, name: Callable[[Path], str], base: Path = Path()) -> str:
-    """A command of a pair style, where each word after the second that is a file, seen from `base`, is what `name` makes of its path.
+    """A command of a pair style, where words that are files, seen from `base`, become what `name` makes of their paths.
 
-    Numbers and elements are no files. The others stay as they are: LAMMPS has a folder of potentials of its own.
+    The first two words, numbers and elements are never files. Others that are none stay: LAMMPS has a folder of
+    potentials of its own.
     """
 
     def renamed(found: re.Match) -> str:
