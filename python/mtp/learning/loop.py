@@ -315,13 +315,13 @@ class Loop:
             try:
                 walk.begin(zero, path, turn=0)
                 failure = walk.go_on(0).failure
-            except Error as error:  # on all ranks alike
-                raise Stopped(str(error)) from error
-            finally:
-                walk.close()
-                self._on_root(lambda: path.unlink(missing_ok=True))
-            if failure is not None:
-                raise Stopped(f"{self.scripts[k].title}: {failure}")
+                refusal = failure and f"{walk.title}: {failure}"
+            except Error as error:  # on all ranks alike; others pass, because what follows is done by all together
+                refusal = str(error)
+            walk.close()
+            self._on_root(lambda: path.unlink(missing_ok=True))
+            if refusal is not None:
+                raise Stopped(refusal)
 
     def _note(self, phase: str, number: int) -> None:
         """Write down what the loop is at."""
