@@ -38,7 +38,7 @@ from mtp.learning.walks import GRADES, Passage, Walk
 from mtp.potential import Potential
 from mtp.settings import LearnSettings
 
-STUCK = 20  # breaks of a walk at one step, one after the other: it does not get on
+STUCK = 5  # breaks of a walk at one step, one after the other: it does not get on
 
 Result = TypeVar("Result")
 Say = Callable[[str], None]
@@ -155,6 +155,9 @@ class Loop:
         if self._resumed is not None:
             self.crew.restore(self._resumed)
             self._resumed = None
+            if self._settled and self.crew.passes() >= self._needed:
+                # the target's error has been raised since: one more pass, because a round is written from its passages
+                self.crew.passed = [self._needed - 1] * len(self.titles)
 
     def _leg(self, number: int) -> None:
         """Let all groups walk on that need not wait. number: of the round whose potential they have."""
@@ -217,9 +220,11 @@ class Loop:
                 "A smaller `timestep` or `interval` may help"
             )
         self._watch_progress(passages)
-        if not failed and reason != "settle":
+        if reason == "converged" or (not failed and reason != "settle"):
             spare = []
-        n_chosen = self.teacher.choose(number, flagged, spare) if reason != "converged" else 0
+        # walks that went on while labels were computed may have left something that the present potential does not know
+        n_chosen = self.teacher.choose(number, flagged, spare) if flagged or reason != "converged" else 0
+        reason = "learn" if n_chosen else reason
         grades = np.sum([passage.histogram for passage in passages], axis=0)
         self.record |= {
             "flagged": len(flagged),
@@ -272,9 +277,24 @@ class Loop:
         twice = [title for title, n in Counter(walk.title for walk in (*found, *plans)).items() if n > 1]
         if twice:
             raise Error(f"{self.folder}: two walks are {twice[0]}: take one of them out")
+        self._check_sizes(plans)
         self.folder.check(settings)
         self.folder.dataset.forget_pending(after_round=len(self.folder.rounds))
         return found, plans
+
+    def _check_sizes(self, plans: list[Plan]) -> None:
+        """Nothing is cut from what is selected as a whole: refuse what is larger than any label is to be."""
+        cutting = self.settings.cutting
+        if self.settings.selection.mode != "configuration" or cutting.method == "whole":
+            return
+        explored = [*self._structures.values(), *(atoms for plan in plans for atoms in plan.structures)]
+        largest = max(map(len, explored), default=0)
+        if largest > cutting.max_atoms:
+            raise Error(
+                f'{self.folder}: selection.mode = "configuration" labels whole configurations, and one to explore has '
+                f"{largest} atoms, more than cutting.max_atoms = {cutting.max_atoms}: take the mode "
+                '"neighbourhood", raise cutting.max_atoms, or set cutting.method = "whole" to label it all the same'
+            )
 
     def _walk(self, k: int, comm: MPI.Comm) -> Walk:
         transport, selection, seeds = self.settings.transport, self.settings.selection, (self.settings.seed, k)
@@ -296,7 +316,7 @@ class Loop:
         self.folder.note_start(self.settings, self.comm.size)
         for path, atoms in self._structures.items():
             write_data(path, atoms, self.settings.species)
-        if "crew" in state and state["search"] == self.settings.search():
+        if "crew" in state and state.get("search") == self.settings.search():
             walking = state["phase"] == "walking" and state["round"] == number
             self._resumed = state["crew"] | ({} if walking else {"passed": [0] * len(self.titles)})
             if self.errand is not None:
