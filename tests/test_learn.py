@@ -804,7 +804,16 @@ def test_a_user_s_input_is_tried_before_the_first_label_and_learned_from(mtp, tm
     assert count(tmp_path, "labelled") + count(tmp_path, "pending") == 0
     (tmp_path / "hot.in").write_text(USERS_INPUT % "")
     learned(mtp(tmp_path, "learn", "learn.toml", ranks=ranks))
-    consistent(tmp_path / "run")
+    _, rounds = consistent(tmp_path / "run")
+
+    assert "learned already" in learned(mtp(tmp_path, "learn", "learn.toml", ranks=ranks))
+    (tmp_path / "hot.in").write_text(USERS_INPUT % "# edited")
+    assert "learned already" not in learned(mtp(tmp_path, "learn", "learn.toml", ranks=ranks))
+    assert len(json.loads((tmp_path / "run" / "rounds.json").read_text())) > len(rounds)
+    *_, before, last = json.loads((tmp_path / "run" / "starts.json").read_text())
+    (kept,) = last["files"].values()
+    assert (tmp_path / "run" / kept).read_text() == USERS_INPUT % "# edited"
+    assert (tmp_path / "run" / next(iter(before["files"].values()))).read_text() == USERS_INPUT % ""
 
 
 def test_groups_of_ranks_share_what_they_learn(mtp, tmp_path):

@@ -55,6 +55,7 @@ class Loop:
         self.say = say if comm.rank == 0 else lambda text: None
         self.folder = Folder(settings.folder)
         self.teacher = Teacher(settings, self.folder, self.say, errand and errand.given)
+        self.search: dict = {}  # what the settings ask for, and what the files that they name hold
         self.crew: Crew | None = None
         self.potential: Potential | None = None  # that of the walks in hand
         self.record: dict = {}  # of the round in hand, as far as it is known
@@ -70,6 +71,7 @@ class Loop:
         """Take the folder, and check everything that can be checked before the first calculation."""
         self._on_root(self.folder.take)
         self.scripts, self.plans = self._on_root(self._check)
+        self.search = self._on_root(self.settings.search)  # as its files are now, whoever edits them meanwhile
         self.titles = [walk.title for walk in (*self.scripts, *self.plans, *([self.errand] if self.errand else []))]
         chunk, n = self.settings.selection.learn_after, len(self.titles)
         self.crew = Crew(self._walk, n, self.settings.groups, chunk, self.comm)
@@ -105,7 +107,7 @@ class Loop:
 
     def _converged(self, rounds: list[dict]) -> bool:
         """Whether the last round converged, and with the explorations that the settings ask for now."""
-        return bool(rounds) and rounds[-1]["converged"] and rounds[-1]["search"] == self.settings.search()
+        return bool(rounds) and rounds[-1]["converged"] and rounds[-1]["search"] == self.search
 
     # ---- one round
 
@@ -114,7 +116,7 @@ class Loop:
         self._label(number)
         self._on_root(lambda: self._note("fitting", number))
         self._learn(number)
-        self.record = self._on_root(lambda: self.teacher.report(number))
+        self.record = self._on_root(lambda: self.teacher.report(number)) | {"search": self.search}
         self.potential = self._shared_potential(number)
         rollbacks = self.crew.take(self.potential, self.folder.file(number))
         self._on_root(lambda: self._taken(rollbacks))
@@ -316,7 +318,7 @@ class Loop:
         self.folder.note_start(self.settings, self.comm.size)
         for path, atoms in self._structures.items():
             write_data(path, atoms, self.settings.species)
-        if "crew" in state and state.get("search") == self.settings.search():
+        if "crew" in state and state.get("search") == self.search:
             walking = state["phase"] == "walking" and state["round"] == number
             self._resumed = state["crew"] | ({} if walking else {"passed": [0] * len(self.titles)})
             if self.errand is not None:
@@ -354,7 +356,7 @@ class Loop:
         state["rollbacks"] = self.record.get("rollbacks", [])
         if phase != "walking" or not self._counts:
             self._counts = self.folder.dataset.counts()
-        self.folder.set_state({**state, **self._counts, "crew": self.crew.state(), "search": self.settings.search()})
+        self.folder.set_state({**state, **self._counts, "crew": self.crew.state(), "search": self.search})
 
     def _finish(self) -> None:
         selection = self.settings.selection
