@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Crew: which walks are next, which have passed, and what a new potential and an interruption change."""
 
+from types import SimpleNamespace
+from unittest.mock import Mock
+
 import mpi4py.MPI as MPI
 import pytest
 from ase import Atoms
 
 from mtp.errors import Error
 from mtp.learning.crew import Crew
+from mtp.learning.loop import Loop
 from mtp.learning.ranks import Stopped
 from mtp.learning.walks import Passage, Walk
+from mtp.settings import Selection
 
 LENGTH = 30
 
@@ -75,6 +80,13 @@ def test_a_walk_that_broke_does_not_count_and_the_others_follow():
     assert learning.turns == [2, 2, 1]
 
 
+def test_a_single_group_waits_for_labels():
+    learning = crew({(0, 0): ("flag", 0)}, chunk=10)
+    assert legs(learning) == ["walk 0"]
+    assert not learning.posts[0].waits  # only labels are waited for: nothing broke
+    assert not learning.running
+
+
 def test_what_was_flagged_is_learned_when_the_walk_ends():
     learning = crew({(0, 0): ("flag", 0)})
     assert legs(learning) == ["walk 0"]
@@ -106,3 +118,23 @@ def test_an_interrupted_crew_goes_on_with_the_walk_that_it_was_on():
 def test_an_error_of_a_group_stops_all():
     with pytest.raises(Stopped, match="cannot be begun"):
         legs(crew({(0, 0): ("error", 0)}))
+
+
+# ---- the loop's part
+
+
+@pytest.mark.parametrize("n_chosen", [0, 1])
+def test_a_loop_converges_only_if_what_was_flagged_before_is_known(monkeypatch, n_chosen):
+    loop = Loop.__new__(Loop)
+    loop.settings = SimpleNamespace(selection=Selection())
+    loop.folder = Mock(**{"add_round.side_effect": lambda record: [record]})
+    loop.teacher = Mock(**{"choose.return_value": n_chosen})
+    loop._stuck = {}
+    loop.say, loop.record, loop.passages = print, {}, [Passage("walk", 0, 10, finished=True)]
+    loop.spare = []
+    loop.flagged = [Atoms(info={"grade": 5.0, "stale": True})]
+    noted = []
+    monkeypatch.setattr(loop, "_note", lambda phase, number: noted.append(phase))
+    (record,) = loop._conclude(3, "converged", 0.0)
+    assert (record["selected"], record["converged"]) == (n_chosen, n_chosen == 0)
+    assert noted == ["labelling" if n_chosen else "converged"]

@@ -327,7 +327,7 @@ def test_a_target_that_does_not_settle_is_told_and_the_loop_goes_on_with_a_large
     text = SILICON % TERSOFF + '\n[target]\nfunction = "aim.energy"\npasses = 1\n'
     settings(tmp_path, text, ("steps = 300", "steps = 100"))
     refused(mtp(tmp_path, "learn", "learn.toml"), "nothing extrapolated in 2 passes", "changed the target by")
-    settings(tmp_path, SILICON % TERSOFF, ("steps = 300", "steps = 100"))
+    (tmp_path / "modules" / "aim.py").write_text(TARGET.format(error=10.0))
     learned(mtp(tmp_path, "learn", "learn.toml"))
     consistent(tmp_path / "run")
 
@@ -338,6 +338,7 @@ def test_a_target_that_does_not_settle_is_told_and_the_loop_goes_on_with_a_large
         ('function = "absent.energy"', "target: no function 'absent.energy'"),
         ('command = "false"', "target: false ended with status 1"),
         ('command = "echo nothing"', "the last line is not"),
+        ('function = "platform.libc_ver"', "numbers are wanted"),
     ],
 )
 def test_a_target_that_fails_is_an_error(mtp, tmp_path, how, says):
@@ -365,6 +366,8 @@ def test_the_status_is_told_from_the_folder_alone(mtp, tmp_path, begun):
     assert found["state"]["labelled"] == 5
     assert len(found["rounds"]) == 1
     refused(mtp(tmp_path, "learn", "--status", "."), "no learning loop has begun here")
+    (tmp_path / "state.json").write_text("{}")
+    refused(mtp(tmp_path, "learn", "--status", "."), "state.json: damaged: holds no 'time'")
 
 
 def test_the_folder_says_how_to_redo_it(begun, tmp_path):
@@ -697,6 +700,18 @@ def test_structures_are_checked_before_anything_is_computed(mtp, tmp_path):
     assert count(tmp_path, "pending") == 0
 
 
+def test_configurations_too_large_for_a_label_are_refused_unless_all_are_to_be_labelled(mtp, tmp_path):
+    text = SILICON % TERSOFF + "\n[cutting]\nmax_atoms = 7\n"
+    whole = ("interval = 5", 'interval = 5\nmode = "configuration"')
+    cubic = ("a = 5.432}\ntemp", "a = 5.432, cubic = true}\ntemp")
+    settings(tmp_path, text, whole, cubic)
+    refused(
+        mtp(tmp_path, "learn", "learn.toml"), "8 atoms, more than cutting.max_atoms = 7", 'cutting.method = "whole"'
+    )
+    settings(tmp_path, text + 'method = "whole"\n', whole, cubic, ("steps = 300", "steps = 20"))
+    learned(mtp(tmp_path, "learn", "learn.toml"))
+
+
 def test_what_holds_for_all_rounds_cannot_be_changed_between_them(mtp, tmp_path, begun):
     for old, new, says in (
         ("level = 4", "level = 6", "begun with fit.level = 4"),
@@ -789,7 +804,16 @@ def test_a_user_s_input_is_tried_before_the_first_label_and_learned_from(mtp, tm
     assert count(tmp_path, "labelled") + count(tmp_path, "pending") == 0
     (tmp_path / "hot.in").write_text(USERS_INPUT % "")
     learned(mtp(tmp_path, "learn", "learn.toml", ranks=ranks))
-    consistent(tmp_path / "run")
+    _, rounds = consistent(tmp_path / "run")
+
+    assert "learned already" in learned(mtp(tmp_path, "learn", "learn.toml", ranks=ranks))
+    (tmp_path / "hot.in").write_text(USERS_INPUT % "# edited")
+    assert "learned already" not in learned(mtp(tmp_path, "learn", "learn.toml", ranks=ranks))
+    assert len(json.loads((tmp_path / "run" / "rounds.json").read_text())) > len(rounds)
+    *_, before, last = json.loads((tmp_path / "run" / "starts.json").read_text())
+    (kept,) = last["files"].values()
+    assert (tmp_path / "run" / kept).read_text() == USERS_INPUT % "# edited"
+    assert (tmp_path / "run" / next(iter(before["files"].values()))).read_text() == USERS_INPUT % ""
 
 
 def test_groups_of_ranks_share_what_they_learn(mtp, tmp_path):

@@ -277,7 +277,7 @@ def test_random_streams_go_on(begin, thermostat):
         ("fix back all mtp/rollback 10\nrun_style respa 2 2 pair 2\nrun 0", "respa"),
         ("fix back all mtp/rollback 10\nminimize 0 0 1 1", "minimisers cannot be rolled back"),
         ("fix back all mtp/rollback 0", "at least 1 step, not 0"),
-        ("fix back all mtp/rollback", "takes one argument"),
+        ("fix back all mtp/rollback", "takes the number of steps between two looks"),
         ("group one id 1\nfix back one mtp/rollback 10", "use group all"),
         ("fix back all mtp/rollback 10\nfix_modify back restore", "no state was kept yet"),
         (

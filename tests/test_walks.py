@@ -2,6 +2,7 @@
 """Walks: turns begin alike, what is flagged is what LAMMPS had, a walk goes on after a break as the run that it was,
 and LAMMPS in this process and elsewhere meet the same."""
 
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -333,6 +334,28 @@ def test_a_user_s_input_runs_untouched(walk, tmp_path, kind):
     assert (tmp_path / "user.dump").exists()
 
 
+def test_a_run_that_the_input_halts_is_at_its_end(walk, tmp_path):
+    halt = "variable late equal step>=15\nfix 3 all halt 5 v_late == 1 error continue message no\n# mtp: run 40"
+    (tmp_path / "user.in").write_text(INPUT.replace("# mtp: run 40", halt))
+    walking = walk.of_script(marked(tmp_path / "user.in", SPECIES))
+    ends = [walking.go_on(10)]
+    assert not ends[0].finished
+    last = walking.go_on(10)
+    assert (last.end, last.failure, last.finished) == (15, None, True)
+    assert (tmp_path / "after.txt").exists()
+
+
+def test_what_follows_the_run_is_neither_watched_nor_rolled_back(walk, tmp_path):
+    rest = 'minimize 0 0 3 3\nrun 7\nprint "after $(step)"'
+    (tmp_path / "user.in").write_text(INPUT.replace('print "after the run"', rest))
+    walking = walk.of_script(marked(tmp_path / "user.in", SPECIES), selection={"capacity": 100})
+    passage = walking.go_on()
+    assert passage.finished
+    assert passage.flagged[-1].info["step"] == 40
+    assert int((tmp_path / "after.txt").read_text().split()[-1]) >= 47
+    assert walking._style.facts.n_flagged == 41
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -361,6 +384,37 @@ def test_commands_that_fail_are_told_with_lammps_own_words(walk, tmp_path):
     (tmp_path / "user.in").write_text(INPUT.replace("mass 1", "maass 1"))
     with pytest.raises(Error, match="user.in: LAMMPS: ERROR: Unknown command: maass"):
         walk.of_script(marked(tmp_path / "user.in", SPECIES))
+
+
+FAILING_RANK = """
+from pathlib import Path
+import mpi4py.MPI as MPI
+from mtp.learning.memory import MemoryWalk
+from mtp.learning.scripts import marked
+from mtp.potential import Potential
+from mtp.settings import Selection
+
+path = Path("zero.almtp").absolute()
+potential = Potential.load(path)
+script = marked(Path("user.in").absolute(), ["C", "Si"])
+walk = MemoryWalk(script, Selection(), Path("log.lammps"), (1,), MPI.COMM_WORLD)
+walk.begin(potential, path, 0)
+walk.go_on()
+"""
+
+
+@pytest.mark.parametrize("where", ["before the run", "in the run"])
+def test_an_error_of_lammps_on_one_rank_ends_all_with_its_message(tmp_path, potential, where):
+    save(potential, tmp_path / "zero.almtp")
+    early = "run 0\n" if where == "before the run" else ""
+    force = f"variable f atom sqrt(12-x)\nfix 4 all addforce v_f 0 0\n{early}"
+    text = INPUT.replace("box block 0 1 0", "box block 0 4 0").replace("# mtp: run", f"{force}\n# mtp: run")
+    (tmp_path / "user.in").write_text("processors 2 1 1\n" + text)
+    command = [Path(sys.executable).parent / "mpiexec", "-n", "2", sys.executable, "-c", FAILING_RANK]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "mtp: rank 1: user.in: ERROR on proc 1" in done.stderr
+    assert "Sqrt of negative value" in done.stderr
 
 
 def test_a_run_goes_on_without_what_makes_or_changes_atoms():

@@ -11,7 +11,6 @@ rounds = learn(settings, say=print, comm=MPI.COMM_WORLD)
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Callable
 
@@ -20,7 +19,7 @@ import mpi4py.MPI as MPI
 from mtp.errors import Error
 from mtp.learning.errand import Errand
 from mtp.learning.loop import Loop
-from mtp.learning.ranks import NotConverged, Stopped
+from mtp.learning.ranks import NotConverged, Stopped, end_all
 from mtp.settings import LearnSettings
 
 __all__ = ["NotConverged", "Stopped", "learn"]
@@ -50,8 +49,7 @@ def learn(
             raise
         if not isinstance(error, Error):
             traceback.print_exc()
-        print(f"mtp: rank {comm.rank}: {error}", file=sys.stderr, flush=True)
-        comm.Abort(1)
+        end_all(comm, str(error))
     finally:
         loop.close()
     return rounds

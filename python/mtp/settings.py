@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -352,8 +353,13 @@ class LearnSettings(Section):
         initial["files"] = [file.name for file in self.initial.files]  # wherever the folder is moved to
         return form | {f"initial.{key}": value for key, value in initial.items()}
 
+    def named_files(self) -> list[Path]:
+        """The files that say what is explored."""
+        named = [file for exploration in self.exploration for file in (exploration.file, exploration.input)]
+        return [file for file in (*named, *(relaxation.file for relaxation in self.relaxation)) if file is not None]
+
     def search(self) -> dict[str, Any]:
-        """What a converged loop has looked through, and how closely."""
+        """What a converged loop has looked through, and how closely. Raises Error where a file cannot be read."""
         keys = {"exploration", "relaxation", "selection", "passes", "target"}
         search = self.model_dump(mode="json", include=keys, by_alias=True)
         for relaxation in search["relaxation"]:
@@ -362,6 +368,7 @@ class LearnSettings(Section):
             for key in ("file", "input"):
                 if exploration[key] is not None:
                     exploration[key] = Path(exploration[key]).name
+        search["sha256"] = [digest(file) for file in self.named_files()]
         return search
 
     def resolve(self, base: Path) -> LearnSettings:
@@ -381,6 +388,14 @@ class LearnSettings(Section):
             words = [str((base / word).absolute()) if (base / word).is_file() else word for word in words]
             settings.transport.command = shlex.join(words)
         return settings
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file's content. Raises Error where it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise Error(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def load(path: str | os.PathLike, model: type[Model]) -> Model:

@@ -65,8 +65,9 @@ class Crew:
 
     @property
     def running(self) -> bool:
-        """Whether a group is on a walk and need not wait."""
-        return any(post.walk is not None and not post.waits for post in self.posts)
+        """Whether a group is on a walk and need not wait for labels. A single group always waits: how far it came would
+        depend on the clock."""
+        return len(self.posts) > 1 and any(post.walk is not None and not post.waits for post in self.posts)
 
     def state(self) -> dict:
         """What it takes to go on after an interruption: walks in hand begin again."""

