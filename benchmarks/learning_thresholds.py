@@ -26,7 +26,6 @@ from ase.calculators.lammpslib import LAMMPSlib
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from mtp import Potential
 from mtp.configurations import read
@@ -75,7 +74,8 @@ def trajectories(samples: int) -> list[Atoms]:
         atoms = bulk("Si", a=5.432, cubic=True) * (2, 2, 2)
         atoms.calc = LAMMPSlib(lmpcmds=COMMANDS, atom_types={"Si": 1}, keep_alive=True)
         rng = np.random.default_rng(temperature)
-        MaxwellBoltzmannDistribution(atoms, temperature_K=2 * temperature, rng=rng)
+        width = np.sqrt(2 * units.kB * temperature * atoms.get_masses())  # half of it becomes potential energy
+        atoms.set_momenta(width[:, None] * rng.normal(size=(len(atoms), 3)))
         motion = Langevin(
             atoms, 1 * units.fs, temperature_K=temperature, friction=0.01 / units.fs, fixcm=False, rng=rng
         )
