@@ -38,7 +38,7 @@ from mtp.learning.walks import GRADES, Passage, Walk
 from mtp.potential import Potential
 from mtp.settings import LearnSettings
 
-STUCK = 5  # breaks of a walk at one step, one after the other: it does not get on
+STUCK = 20  # breaks of a walk at one step, one after the other: it does not get on
 
 Result = TypeVar("Result")
 Say = Callable[[str], None]
