@@ -128,7 +128,7 @@ class LabelQueue:
 
     def __exit__(self, *exception: object) -> None:
         for future in self._jobs:
-            with suppress(NotImplementedError):  # parsl's cannot
+            with suppress(NotImplementedError):  # parsl's executor cannot cancel what waits
                 future.cancel()
         end_jobs(self._name)
         if self._executor is not None:

@@ -86,8 +86,8 @@ def read(path: Path, model: type[Calculation], learn_file: Path | None) -> Learn
     if "pair" in content or "reference" in content:
         raise Error(f"{path}: --learn makes a potential: leave `pair` and `reference` out")
     given = content.pop("potential", None)
-    placeholder = {"potential": "made by the loop"}
-    calculation = checked(content | placeholder, model, path).resolve(path.parent)
+    with_potential = content | {"potential": "made by the loop"}
+    calculation = checked(with_potential, model, path).resolve(path.parent)
     if learn_file is not None:
         loop = checked(content_of(learn_file), LearnConductivity, learn_file).resolve(learn_file.parent)
     else:
