@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.cell import Cell
 from ase.dft.kpoints import BandPath, parse_path_string
 
-from mtp.properties import Found, NotApplicable, Solid, repeats
+from mtp import extras
+from mtp.properties import Found, Solid, repeats
 
 if TYPE_CHECKING:
     from phonopy import Phonopy
@@ -20,17 +20,6 @@ PATH_DENSITY = 60.0  # points per Å⁻¹ along the bands
 IMAGINARY = -0.05  # THz; frequencies below are imaginary, those above may be rounding at Γ
 
 
-def require() -> ModuleType:
-    """The package phonopy. Raises NotApplicable where it is not installed."""
-    try:
-        import phonopy
-        import phonopy.structure.atoms
-        import phonopy.structure.cells
-    except ImportError as error:
-        raise NotApplicable(f'phonons need the package phonopy ({error}): pip install "pair-mtp[phonons]"') from None
-    return phonopy
-
-
 def phonons(solid: Solid) -> Found:
     """Frequencies (THz, imaginary ones negative) at the special points of the Brillouin zone, along ASE's path through
     them, and their density of states.
@@ -38,7 +27,7 @@ def phonons(solid: Solid) -> Found:
     No splitting of longitudinal and transverse optical modes by charges. `acoustic_THz` in the details is what is
     left of the acoustic modes at Γ before the sum rule is imposed.
     """
-    phonopy = require()
+    phonopy = extras.phonopy()
     cell, numerics = solid.cell, solid.numerics
     unit = phonopy.structure.atoms.PhonopyAtoms(cell.get_chemical_symbols(), cell=cell.cell, positions=cell.positions)
     matrix = np.diag(repeats(cell, numerics.phonon_length))

@@ -14,6 +14,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import write
 
+from mtp import extras, structures
 from mtp.cfg import replaced_whole
 from mtp.conductivity.bte_settings import BteSettings, ForceConstants, Mesh, Transport
 from mtp.conductivity.force_constants import (
@@ -25,15 +26,14 @@ from mtp.conductivity.force_constants import (
     harmonic,
     now_and_then,
     produce,
-    require,
 )
 from mtp.conductivity.forces import Engine, LabellerEngine, PotentialEngine
 from mtp.conductivity.transport import Solution, cumulative, extrapolated, solve
 from mtp.conductivity.watch import Unsound
+from mtp.configurations import read, species_of
 from mtp.errors import Error
 from mtp.phonons import dispersion, not_stable
 from mtp.potential import Potential
-from mtp.structures import explored
 
 Say = Callable[[str], None]
 PARTS = ("mesh", "cell", "displacement", "potential")  # of the uncertainty
@@ -51,11 +51,11 @@ def bte(settings: BteSettings, say: Say = lambda text: None) -> dict[str, Any]:
     Raises Error for a structure that is not relaxed or not stable, a folder of another calculation, or what any step
     cannot do.
     """
-    require()
+    extras.phono3py()
     folder = settings.folder
     with engine_of(settings) as engine:
         folder.mkdir(parents=True, exist_ok=True)
-        crystal = explored(settings, species_of(engine, settings))
+        crystal = structures.explored(settings, elements_of(engine, settings))
         _same_calculation(folder, settings, engine, crystal)
         cell, left = _cell_at_rest(crystal, engine, settings, say)
         lattice = displaced(cell, settings.force_constants, settings.born)
@@ -93,13 +93,11 @@ def bte(settings: BteSettings, say: Say = lambda text: None) -> dict[str, Any]:
 
 
 def engine_of(settings: BteSettings) -> Engine:
-    """What gives forces. Raises Error where a potential names no elements and the settings do not either."""
+    """What gives forces."""
     if settings.potential is None:
-        return LabellerEngine(settings.reference, _elements(settings) or [])
+        return LabellerEngine(settings.reference, _elements(settings))
     potential = Potential.load(settings.potential)
     potential.species = potential.species or _elements(settings)
-    if potential.species is None:
-        raise Error(f"{settings.potential} names no elements: give `species`")
     return PotentialEngine(potential)
 
 
@@ -109,7 +107,7 @@ def graded_cells(settings: BteSettings) -> list[Atoms]:
     with engine_of(settings) as engine:
         file = settings.folder / "at_rest.json"
         known = json.loads(file.read_text()) if file.exists() else None
-        crystal = explored(settings, species_of(engine, settings))
+        crystal = structures.explored(settings, elements_of(engine, settings))
         cell = crystal if known is None else Atoms(known["symbols"], known["positions"], cell=known["cell"], pbc=True)
         asked, first = settings.uncertainty, settings.force_constants
         constants = [first]
@@ -126,7 +124,7 @@ def graded_cells(settings: BteSettings) -> list[Atoms]:
         return cells
 
 
-def species_of(engine: Engine, settings: BteSettings) -> list[str]:
+def elements_of(engine: Engine, settings: BteSettings) -> list[str]:
     """The elements of the engine, in the order of its types."""
     return engine.potential.species if isinstance(engine, PotentialEngine) else _elements(settings)
 
@@ -144,17 +142,11 @@ def kept(folder: Path, lattice: Any, mesh: Mesh, transport: Transport, say: Say)
     return solution
 
 
-def _elements(settings: BteSettings) -> list[str] | None:
-    """Those of the settings, or of a crystal of one element, or of the structure's file."""
+def _elements(settings: BteSettings) -> list[str]:
+    """Those of the settings, or of the structure, by atomic number."""
     if settings.species:
         return settings.species
-    if settings.file:
-        from mtp.configurations import read, species_of
-
-        return species_of(read(settings.file))
-    from mtp.structures import crystal
-
-    return sorted(set(crystal(settings.crystal).get_chemical_symbols()))
+    return species_of([structures.crystal(settings.crystal)] if settings.crystal else read(settings.file))
 
 
 def _same_calculation(folder: Path, settings: BteSettings, engine: Engine, crystal: Atoms) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Which pair styles give LAMMPS' `compute heat/flux` the flux that follows from their energies.
 
-Of a free cluster J must be d/dt Σ r_i E_i (tests/test_conductivity_md.py). It is for `pair_style mtp` with
+Of a free cluster J must be d/dt Σ r_i E_i (tests/test_heat_flux.py). It is for `pair_style mtp` with
 `compute centroid/stress/atom`, and for energies that are sums over pairs, where half of each stands on either atom.
 LAMMPS computes a flux for others, too: that of `eam` is off by as much as its size, because the embedding energy is
 booked as pairs. Three-body styles such as `tersoff` and `sw` have no centroid virial, and the ordinary one is wrong for

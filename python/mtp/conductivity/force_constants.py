@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +16,11 @@ from ase import Atoms, units
 from ase.io import write
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from mtp import extras
 from mtp.conductivity.bte_settings import ForceConstants, Relaxation
 from mtp.conductivity.forces import Engine, gather
 from mtp.errors import Error
-from mtp.properties import CELL_FMAX, NotApplicable, Numerics, Solid
+from mtp.properties import CELL_FMAX, Numerics, Solid
 
 if TYPE_CHECKING:
     from phono3py import Phono3py
@@ -33,22 +33,6 @@ EXTRAPOLATING = "extrapolating.extxyz"
 TURNS = 10  # of imposing translations and permutations on force constants; after three, sum rules still miss 1e-5
 EXCESS = 0.1  # e for each atom; less is the reference's rounding and is shared among the atoms
 SYMMETRY = 1e-4  # Å; relaxed cells keep their symmetry to about CELL_FMAX over a bond's stiffness
-
-
-def require() -> ModuleType:
-    """The package phono3py. Raises NotApplicable where it is not installed."""
-    try:
-        import phono3py
-        import phono3py.file_IO
-        import phonopy.file_IO
-        import phonopy.structure.atoms
-        import phonopy.structure.cells  # noqa: F401
-    except ImportError as error:
-        raise NotApplicable(
-            f"the Boltzmann transport equation needs the package phono3py ({error}): "
-            'pip install "pair-mtp[conductivity]"'
-        ) from None
-    return phono3py
 
 
 def at_rest(crystal: Atoms, engine: Engine, settings: Relaxation) -> tuple[Atoms, dict]:
@@ -87,8 +71,7 @@ def displaced(cell: Atoms, settings: ForceConstants, born: Path | None = None) -
 
     Raises Error where a supercell breaks the symmetry, or the file of Born charges does not fit.
     """
-    phono3py = require()
-    import phonopy
+    phono3py, phonopy = extras.phono3py(), extras.phonopy()
 
     unit = phonopy.structure.atoms.PhonopyAtoms(
         cell.get_chemical_symbols(), cell=cell.cell[:], positions=cell.positions
@@ -137,7 +120,7 @@ def produce(crystal: Phono3py, engine: Engine, folder: Path | None, say: Say) ->
     Returns the number of displaced cells and, where the engine knows grades, their largest. Cells whose grade is above
     GRADE are written into the folder as EXTRAPOLATING.
     """
-    file_io = require().file_IO
+    file_io = extras.phono3py().file_IO
     sets = {"fc3": cells_of(crystal.supercells_with_displacements)}
     if crystal.phonon_supercell_matrix is not None:
         sets["fc2"] = cells_of(crystal.phonon_supercells_with_displacements)
@@ -180,10 +163,8 @@ def produce(crystal: Phono3py, engine: Engine, folder: Path | None, say: Say) ->
 
 def harmonic(crystal: Phono3py) -> Phonopy:
     """phonopy's crystal with the second-order force constants."""
-    import phonopy
-
     matrix = crystal.phonon_supercell_matrix
-    solid = phonopy.Phonopy(
+    solid = extras.phonopy().Phonopy(
         crystal.unitcell,
         supercell_matrix=crystal.supercell_matrix if matrix is None else matrix,
         primitive_matrix=crystal.primitive_matrix,
@@ -197,7 +178,7 @@ def harmonic(crystal: Phono3py) -> Phonopy:
 def _write(crystal: Phono3py, files: dict[str, Path]) -> None:
     from mtp.cfg import replaced_whole
 
-    file_io = require().file_IO
+    file_io = extras.phono3py().file_IO
     maps = {
         "fc3": crystal.primitive.p2s_map,
         "fc2": crystal.phonon_primitive.p2s_map,

@@ -22,6 +22,7 @@ from mtp.conductivity.flux import FLUX
 from mtp.conductivity.md import System, Tell, Trajectory, on_root, own_folder, settled_cell, system, thermalise
 from mtp.conductivity.results import KB, W_PER_MK, finish, joined, run_to_run, styled, too_short, value, write_arrays
 from mtp.conductivity.settings import GreenKubo
+from mtp.conductivity.sizes import with_size
 from mtp.conductivity.spectral import Cepstral, Running, cepstral, running_integral
 from mtp.conductivity.symmetry import directions
 from mtp.figures import BLUE, GREY, ORANGE
@@ -38,10 +39,14 @@ def green_kubo(settings: GreenKubo, comm: MPI.Comm, tell: Tell) -> dict[str, Any
     Raises:
         Error: a setting that does not fit, a run that failed, or samples that are too few.
     """
-    with own_folder(settings, comm) as folder:
-        moving = settled_cell(on_root(comm, lambda: system(settings)), settings, comm, tell)
-        runs = [trajectory(settings, moving, k).run(comm, tell) for k in range(settings.runs)]
-        return on_root(comm, lambda: analysed(settings, moving, [joined(chunks) for chunks in runs], folder))
+    with own_folder(settings, comm):
+
+        def in_cell(told: GreenKubo, tell: Tell) -> dict[str, Any]:
+            moving = settled_cell(on_root(comm, lambda: system(told)), settings, comm, tell)
+            runs = [trajectory(told, moving, k).run(comm, tell) for k in range(told.runs)]
+            return on_root(comm, lambda: analysed(told, moving, [joined(chunks) for chunks in runs], told.folder))
+
+        return with_size(settings, in_cell, comm, tell)
 
 
 def trajectory(settings: GreenKubo, moving: System, number: int) -> Trajectory:
@@ -56,10 +61,9 @@ def trajectory(settings: GreenKubo, moving: System, number: int) -> Trajectory:
         system=moving,
         settings=settings,
         prepare=lambda simulation: thermalise(simulation, settings, settings.seed + number),
-        dynamics=f"fix move all nve\n{FLUX}{currents}",
-        sample=f"""compute moved all msd
-            fix sample all ave/time {every} 1 {every} {" ".join(columns)} file "{{file}}" format " %.12g" """,
-        finish="unfix sample\nuncompute moved",
+        dynamics=f"fix move all nve\ncompute moved all msd\n{FLUX}{currents}",  # a restart file holds where atoms began
+        sample=f"""fix sample all ave/time {every} 1 {every} {" ".join(columns)} file "{{file}}" format " %.12g" """,
+        finish="unfix sample",
         read=lambda file, start: _read(file, start, moving),
         n_chunks=settings.n_chunks,
         steps=every * max(1, round(settings.steps(settings.chunk) / every)),

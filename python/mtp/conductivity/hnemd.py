@@ -29,6 +29,7 @@ from mtp.conductivity.md import (
 )
 from mtp.conductivity.results import W_PER_MK, finish, joined, mean, styled, too_short, weighted, write_arrays
 from mtp.conductivity.settings import Hnemd
+from mtp.conductivity.sizes import with_size
 from mtp.figures import COLOURS, GREY, ORANGE
 
 COLUMNS = "c_thermo_temp c_thermo_press f_drive[1] f_drive[2] f_drive[3]"
@@ -41,15 +42,18 @@ def hnemd(settings: Hnemd, comm: MPI.Comm, tell: Tell) -> dict[str, Any]:
     Raises:
         Error: a setting that does not fit, a run that failed, or samples that are too few.
     """
-    with own_folder(settings, comm) as folder:
-        moving = settled_cell(on_root(comm, lambda: system(settings)), settings, comm, tell)
-        runs = [
-            [trajectory(settings, moving, field, k).run(comm, tell) for k in range(settings.runs)]
-            for field in settings.fields
-        ]
-        return on_root(
-            comm, lambda: analysed(settings, moving, [[joined(chunks) for chunks in r] for r in runs], folder)
-        )
+    with own_folder(settings, comm):
+
+        def in_cell(told: Hnemd, tell: Tell) -> dict[str, Any]:
+            moving = settled_cell(on_root(comm, lambda: system(told)), settings, comm, tell)
+            runs = [
+                [trajectory(told, moving, field, k).run(comm, tell) for k in range(told.runs)] for field in told.fields
+            ]
+            return on_root(
+                comm, lambda: analysed(told, moving, [[joined(chunks) for chunks in r] for r in runs], told.folder)
+            )
+
+        return with_size(settings, in_cell, comm, tell)
 
 
 def trajectory(settings: Hnemd, moving: System, field: float, number: int) -> Trajectory:
@@ -98,8 +102,14 @@ def analysed(settings: Hnemd, moving: System, runs: Sequence[Sequence[dict]], fo
         temperature = np.mean([run["temperature"][skipped:].mean() for run in group])
         scale = W_PER_MK / (temperature * moving.volume * field)
         series.append([scale * run["flux"][skipped:] for run in group])
-        fields.append({"field_per_A": field, "kappa": mean(series[-1], interval), "temperature_K": float(temperature)})
+        kappa, short = mean(series[-1], interval)
+        fields.append({"field_per_A": field, "kappa": kappa, "temperature_K": float(temperature), "too_short": short})
     kappa, n_linear, notes = _linear(fields)
+    if short := [f"{f['field_per_A']:g}" for f in fields if f["too_short"]]:
+        notes.append(
+            f"the flux in the field {', '.join(short)} 1/Å is correlated over times that are no small part of a run: "
+            "raise `time`; the error is widened"
+        )
     pressure = np.mean([run["pressure"].mean() for group in runs for run in group]) / 1e4
     if abs(pressure - (settings.pressure_GPa or 0.0)) > settings.stress_limit_GPa:
         notes.append(f"the cell is not relaxed: the mean pressure is {pressure:.2f} GPa; set `pressure_GPa`")

@@ -270,10 +270,10 @@ def outcome_of(result: Mapping[str, Any]) -> dict[str, Any]:
         parts["displacement"] = _means(told["displacement"])
         values = _means(result["kappa_W_mK"])
     else:
-        (key,) = (key for key in ("kappa_W_mK", "conductance_MW_m2K") if key in result)
-        found = result[key]
-        names, values = [key], [found["value"]]
-        parts = {"statistics": [found["error"]], "size": None}
+        (unit,) = (unit for unit in ("W_mK", "MW_m2K") if f"uncertainty_{unit}" in result)
+        (key,) = (key for key in (f"kappa_{unit}", f"conductance_{unit}") if key in result)
+        names, values, told = [key], [result[key]["value"]], result[f"uncertainty_{unit}"]
+        parts = {name: None if told[name] is None else [told[name]] for name in ("statistics", "size")}
     errors = _together(parts, len(values))
     return {"names": names, "values": values, "errors": errors, "random": parts["statistics"], "parts": parts}
 

@@ -112,9 +112,7 @@ def system(settings: MolecularDynamics, repeat: tuple[int, int, int] | None = No
             raise Error(f"{settings.potential}: names no elements: give `species`, in its order")
     else:
         species = settings.species
-    unit = structures.crystal(settings.crystal) if settings.crystal else _one_structure(settings.file, species)
-    if not all(unit.pbc) or unit.cell.rank < 3:
-        raise Error(f"{settings.file}: the structure must be periodic in three directions")
+    unit = structures.explored(settings, species)
     species = species or list(dict.fromkeys(unit.symbols))
     if settings.potential:
         known, species = species, [name for name in species if name in unit.symbols]
@@ -146,13 +144,6 @@ def system(settings: MolecularDynamics, repeat: tuple[int, int, int] | None = No
         unit,
         watch,
     )
-
-
-def _one_structure(path: Path, species: list[str] | None) -> Atoms:
-    found = configurations.read(path, species)
-    if len(found) != 1:
-        raise Error(f"{path}: want one structure, found {len(found)}")
-    return found[0]
 
 
 class Simulation:
@@ -256,6 +247,15 @@ def axis_vector(system: System, axis: str) -> np.ndarray:
     return system.rotation["xyz".index(axis)]
 
 
+def velocities(settings: MolecularDynamics, seed: int) -> str:
+    """LAMMPS' command for new velocities, which follow from the atoms' numbers: the same on any number of ranks.
+
+    They are those of twice the temperature: half of the kinetic energy flows into the potential energy of a perfect
+    structure.
+    """
+    return f"velocity all create {2 * settings.temperature} {seed} mom yes rot no dist gaussian loop all"
+
+
 def thermalise(simulation: Simulation, settings: MolecularDynamics, seed: int) -> None:
     """New velocities, and the time of equilibration at constant volume.
 
@@ -264,9 +264,8 @@ def thermalise(simulation: Simulation, settings: MolecularDynamics, seed: int) -
     """
     temperature, damping = settings.temperature, 100 * settings.timestep
     half = max(10, settings.steps(settings.equilibration) // 20 * 10)
-    # half of the kinetic energy flows into the potential energy of a perfect structure
     simulation.commands(
-        f"""velocity all create {2 * temperature} {seed} mom yes rot no dist gaussian loop all
+        f"""{velocities(settings, seed)}
         fix ensemble all nvt temp {temperature} {temperature} {damping}
         run {half}
         reset_timestep 0
@@ -429,7 +428,7 @@ def settled_cell(system: System, settings: MolecularDynamics, comm: MPI.Comm, te
             simulation.commands(
                 "\n".join(lengths)
                 + f"""
-                velocity all create {2 * temperature} {settings.seed} mom yes rot no dist gaussian loop geom
+                {velocities(settings, settings.seed)}
                 fix ensemble all {ensemble}
                 run {steps}
                 fix cell all ave/time 10 1 10 {averaged} file "{os.fspath(file)}" format " %.12g"

@@ -7,29 +7,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from types import ModuleType
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import Voronoi, cKDTree
 
+from mtp import extras
 from mtp.conductivity.continuum_settings import Geometry
 from mtp.errors import Error
-from mtp.properties import NotApplicable
 
 SAME = 1e-7  # of the box: points closer than this are one
-
-
-def require() -> ModuleType:
-    """The package skfem. Raises NotApplicable where it is not installed."""
-    try:
-        import skfem
-    except ImportError as error:
-        raise NotApplicable(
-            f'finite elements need the package scikit-fem ({error}): pip install "pair-mtp[conductivity]"'
-        ) from None
-    return skfem
 
 
 @dataclass(frozen=True)
@@ -119,7 +107,7 @@ def mosaic(settings: Geometry, realisation: int = 0) -> Mosaic:
 
 def blocks(labels: np.ndarray, edges: list[np.ndarray], box: np.ndarray) -> Mosaic:
     """Voxels between planes at `edges` along each direction; labels: (n_x, n_y[, n_z]), the grain of each."""
-    skfem = require()
+    skfem = extras.skfem()
     kind = skfem.MeshTri if len(box) == 2 else skfem.MeshTet
     mesh = kind.init_tensor(*map(np.asarray, edges))
     middles = mesh.p[:, mesh.t].mean(axis=1)
@@ -172,7 +160,7 @@ def _parted(p: np.ndarray, t: np.ndarray, grain: np.ndarray, box: np.ndarray) ->
 
     Elements without volume, of edges shorter than SAME, are left out.
     """
-    skfem = require()
+    skfem = extras.skfem()
     d = len(box)
     kind = skfem.MeshTri if d == 2 else skfem.MeshTet
     _, place = merged(p.shape[1], cKDTree(p.T).query_pairs(SAME, output_type="ndarray").T)

@@ -13,6 +13,7 @@ from ase import units
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from mtp import extras
 from mtp.cfg import replaced_whole
 from mtp.conductivity.spectral import cepstral
 from mtp.errors import Error
@@ -21,12 +22,13 @@ from mtp.figures import RESOLUTION, STYLE
 W_PER_MK = units._e * 1e22  # of eV / (Å ps K)
 MW_PER_M2K = units._e * 1e26  # of eV / (Å² ps K)
 KB = units.kB
+NARROW = 2  # in one by the time of a run
 LARGE_ERROR = 0.2  # relative; above it the reader is told that the runs are too short
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> None:
     """An HDF5 file of the arrays, by name (a slash makes a group), with facts as its attributes. It appears whole."""
-    h5py = _h5py()
+    h5py = extras.h5py()
     with replaced_whole(path) as part, h5py.File(part, "w") as file:
         for name, values in arrays.items():
             file.create_dataset(name, data=values)
@@ -35,20 +37,12 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], facts: Mapping[str, Any]
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """What write_arrays wrote without groups. Raises Error where the file is damaged."""
-    h5py = _h5py()
+    h5py = extras.h5py()
     try:
         with h5py.File(path, "r") as file:
             return {name: file[name][()] for name in file}
     except (OSError, TypeError) as error:
         raise Error(f"{path}: damaged: {error}; remove the folder to run it again") from None
-
-
-def _h5py():
-    try:
-        import h5py
-    except ImportError:
-        raise Error('h5py is needed: pip install "pair-mtp[conductivity]"') from None
-    return h5py
 
 
 def joined(chunks: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -61,20 +55,24 @@ def value(number: float, error: float) -> dict[str, float]:
     return {"value": float(number), "error": float(error)}
 
 
-def mean(series: Sequence[np.ndarray], interval: float) -> dict[str, float]:
+def mean(series: Sequence[np.ndarray], interval: float) -> tuple[dict[str, float], bool]:
     """The mean of several runs (n,) of one fluctuating quantity and its error: the larger of what the spectrum of the
-    fluctuations at frequency zero and what the scatter of the runs' means say.
+    fluctuations at frequency zero and what the scatter of the runs' means say; and whether the runs are too short.
 
-    The variance of a mean over the time t is S(0) / t, which is twice the Green-Kubo integral of the fluctuations.
+    The variance of a mean over the time t is S(0) / t, which is twice the Green-Kubo integral of the fluctuations. They
+    are seen about their own mean: of a spectrum that falls to its half within NARROW / t, runs show too little, and
+    twice the error is added in squares.
     """
     total = interval * sum(map(len, series))
     average = float(np.concatenate(series).mean())
-    fluctuations = cepstral([run[:, None] - average for run in series], interval)
+    fluctuations = cepstral([run[:, None] - average for run in series], interval, mean_is_zero=False)
     errors = [
         np.sqrt(2 * (fluctuations.value + fluctuations.error) / total),
         run_to_run([run.mean() for run in series]),
     ]
-    return value(average, max(errors))
+    smooth = fluctuations.cut.smooth
+    short = bool((smooth[: NARROW + 1] < smooth[0] / 2).any())
+    return value(average, max(errors) * (np.sqrt(5) if short else 1.0)), short
 
 
 def run_to_run(values: Sequence[float]) -> float:
@@ -100,11 +98,21 @@ def too_short(kappa: Mapping[str, float]) -> list[str]:
 
 
 def finish(folder: Path, result: dict[str, Any], figure: Figure) -> dict[str, Any]:
-    """Write result.json and the figure, result.png, into the folder; gives the result."""
-    with replaced_whole(folder / "result.json") as part:
-        part.write_text(json.dumps(result, indent=1) + "\n")
+    """Write result.json and the figure, result.png, into the folder; gives the result, with the parts of its error:
+    None where a part was not computed."""
+    for name in ("kappa_W_mK", "conductance_MW_m2K"):
+        if name in result:
+            error, unit = result[name]["error"], name.partition("_")[2]
+            result[f"uncertainty_{unit}"] = {"statistics": error, "size": None, "potential": None, "total": error}
     with replaced_whole(folder / "result.png") as part:
         figure.savefig(part, dpi=RESOLUTION, format="png")
+    return keep(folder, result)
+
+
+def keep(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Write result.json; gives the result."""
+    with replaced_whole(folder / "result.json") as part:
+        part.write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 

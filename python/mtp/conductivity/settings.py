@@ -117,11 +117,22 @@ class MolecularDynamics(Section):
         return self.model_copy(update={name: path and base / path for name, path in paths.items()} | {"pair": pair})
 
 
-class _WithFlux(MolecularDynamics):
+class WithFlux(MolecularDynamics):
     """A method that reads the heat flux, which LAMMPS has right for some pair styles alone. interval: ps between
-    samples."""
+    samples. other_repeat: repeats of a smaller cell, in which the same runs tell what the size changes."""
 
     interval: Positive = 0.01
+    other_repeat: tuple[Repeat, Repeat, Repeat] | None = None
+
+    @classmethod
+    def analysis(cls) -> set[str]:
+        return {"other_repeat"}
+
+    @model_validator(mode="after")
+    def _smaller(self: Self) -> Self:
+        if self.other_repeat is not None and math.prod(self.other_repeat) >= math.prod(self.repeat):
+            raise ValueError(f"`other_repeat` must be a smaller cell than `repeat`, {list(self.repeat)}")
+        return self
 
     @model_validator(mode="after")
     def _right_flux(self: Self) -> Self:
@@ -136,7 +147,7 @@ class _WithFlux(MolecularDynamics):
         return self
 
 
-class GreenKubo(_WithFlux):
+class GreenKubo(WithFlux):
     """Equilibrium: the spectrum of the heat flux at frequency zero.
 
     symmetry: of the conductivity: that of the crystal (before it is repeated), that of a fluid or glass, or none.
@@ -152,10 +163,10 @@ class GreenKubo(_WithFlux):
 
     @classmethod
     def analysis(cls) -> set[str]:
-        return {"symmetry", "fluid", "cut_frequency", "longest"}
+        return super().analysis() | {"symmetry", "fluid", "cut_frequency", "longest"}
 
 
-class Hnemd(_WithFlux):
+class Hnemd(WithFlux):
     """Homogeneous non-equilibrium: the mean heat flux under a small driving field.
 
     fields: 1/Å, two or more strengths along `axis`, each in `runs` runs of `time`; the first `transient` ps of each are
@@ -169,7 +180,7 @@ class Hnemd(_WithFlux):
 
     @classmethod
     def analysis(cls) -> set[str]:
-        return {"fields", "transient"}
+        return super().analysis() | {"fields", "transient"}
 
     @model_validator(mode="after")
     def _different_fields(self) -> Hnemd:

@@ -92,7 +92,11 @@ def cross_spectra(series: Sequence[np.ndarray], interval: float) -> tuple[np.nda
 
 
 def cepstral(
-    series: Sequence[np.ndarray], interval: float, cut: float | None = None, n_coefficients: int | None = None
+    series: Sequence[np.ndarray],
+    interval: float,
+    cut: float | None = None,
+    n_coefficients: int | None = None,
+    mean_is_zero: bool = True,
 ) -> Cepstral:
     """The Green-Kubo integral of the first current, where the others are held at zero.
 
@@ -102,6 +106,7 @@ def cepstral(
         interval: between samples.
         cut: use the spectrum below this frequency alone.
         n_coefficients: of the cepstrum, in place of twice what AIC finds.
+        mean_is_zero: known to be; else a run tells nothing at frequency zero, which takes its neighbour's place.
 
     Raises:
         Error: too few samples, or too few runs and components for the number of currents.
@@ -128,19 +133,30 @@ def cepstral(
         )
     n_cuts = 1 if cut is not None else 1 + int(2 * np.log2(highest / LEAST_POINTS))
     places = sorted({int(highest / 2 ** (k / 2)) for k in range(n_cuts)})
-    cuts = [_below(frequencies, spectrum, place, count, others, n, n_coefficients) for place in places]
+    if not mean_is_zero:
+        spectrum[0] = spectrum[1]
+    real = [0] if mean_is_zero else []
+    cuts = [_below(frequencies, spectrum, place, count, others, n, n_coefficients, real) for place in places]
     return _agreeing(cuts, frequencies, spectrum)
 
 
 def _below(
-    frequencies: np.ndarray, spectrum: np.ndarray, last: int, count: int, others: int, n: int, kept: int | None
+    frequencies: np.ndarray,
+    spectrum: np.ndarray,
+    last: int,
+    count: int,
+    others: int,
+    n: int,
+    kept: int | None,
+    real: list[int],
 ) -> Cut:
     """From the frequencies up to number `last`. Their noise is that of χ² over 2 `count`, of 2 `count` degrees less one
     for each of the `others`, the currents taken out: real and imaginary parts are summed before these are. Where the
-    transform is real it is χ² over `count`, of `count` degrees less the `others`."""
+    transform is real, at the numbers `real` and the highest, it is χ² over `count`, of `count` degrees less the
+    `others`."""
     freedom = count - others / 2
     bias = np.full(last + 1, digamma(freedom) - np.log(count))
-    bias[[0, last] if 2 * last == n else [0]] = digamma((count - others) / 2) + np.log(2 / count)
+    bias[[*real, last] if 2 * last == n else real] = digamma((count - others) / 2) + np.log(2 / count)
     variance = float(polygamma(1, freedom))
     period = 2 * last
     cepstrum = np.fft.irfft(np.log(spectrum[: last + 1]) - bias, period)[: last + 1]

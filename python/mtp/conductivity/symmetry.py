@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
-from mtp.errors import Error
+from mtp import extras
 
 TOLERANCE = 1e-3  # Å, of positions; relative, of tensors
 
@@ -71,13 +71,9 @@ def _six(rotations: np.ndarray) -> Directions:
 
 def point_group(unit: Atoms) -> np.ndarray:
     """Rotations of the crystal, (n, 3, 3), in its Cartesian axes."""
-    try:
-        from phonopy.structure.atoms import PhonopyAtoms
-        from phonopy.structure.symmetry import Symmetry
-    except ImportError:
-        raise Error('phonopy is needed for the symmetry: pip install "pair-mtp[conductivity]"') from None
+    structure = extras.phonopy("the symmetry of a crystal needs", "conductivity").structure
     scaled = unit.get_scaled_positions()
-    crystal = PhonopyAtoms(symbols=list(unit.symbols), cell=unit.cell.array, scaled_positions=scaled)
+    crystal = structure.atoms.PhonopyAtoms(symbols=list(unit.symbols), cell=unit.cell.array, scaled_positions=scaled)
     cell = unit.cell.array.T
-    rotations = Symmetry(crystal, symprec=TOLERANCE).pointgroup_operations
+    rotations = structure.symmetry.Symmetry(crystal, symprec=TOLERANCE).pointgroup_operations
     return np.array([cell @ rotation @ np.linalg.inv(cell) for rotation in rotations])

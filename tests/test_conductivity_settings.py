@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is refused before anything runs, and the inputs that a user starts from."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conductivity_toys import ARGON, run, toy
+from test_lammps import BIN
+
+from mtp.conductivity.settings import GreenKubo, Hnemd, Nemd
+from mtp.errors import Error
+from mtp.settings import load
+
+INPUTS = Path(__file__).parents[1] / "lammps_inputs" / "conductivity"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "conductivity"
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "said"),
+    [
+        (GreenKubo, {"pair": ["pair_style tersoff", "pair_coeff * * SiC.tersoff Si"]}, "wrong"),
+        (GreenKubo, {"pair": ["pair_style hybrid/overlay lj/cut 5 eam", "pair_coeff * * x"]}, "wrong"),
+        (Hnemd, {"pair": ["pair_style sw", "pair_coeff * * Si.sw Si"]}, "nemd"),
+        (GreenKubo, {"pair": ["units real", "pair_style lj/cut 5"]}, "only pair_style"),
+        (GreenKubo, {"pair": ["pair_coeff * * 1 1"]}, "pair_style"),
+        (GreenKubo, {"potential": "x.mtp"}, "either a `potential`"),
+        (GreenKubo, {"intervall": 0.1}, "not known"),
+        (GreenKubo, {"interval": 0.001}, "shorter than a step"),
+        (Hnemd, {"interval": 0.001}, "shorter than a step"),
+        (GreenKubo, {"timestep": 4.0}, "timestep"),
+        (GreenKubo, {"chunk": 800.0}, "shorter than `chunk`"),
+        (GreenKubo, {"temperature": -3}, "temperature"),
+        (GreenKubo, {"other_repeat": [2, 2, 2]}, "must be a smaller cell"),
+        (Hnemd, {"fields": [0.01]}, "fields"),
+        (Hnemd, {"fields": [0.02, 0.01]}, "must grow"),
+        (Nemd, {"drive": "exchange"}, "power"),
+        (Nemd, {"bins": 13}, "even"),
+        (Nemd, {"interfaces": [0.1, 0.2]}, "at most one"),
+        (Nemd, {"interfaces": [0.25]}, "do not repeat it along z"),
+        (Nemd, {"interfaces": [0.25], "repeat": [2, 2, 1], "lengths": [1, 2]}, "leave out `lengths`"),
+    ],
+)
+def test_wrong_settings_are_refused(tmp_path, model, changes, said):
+    with pytest.raises(Error, match=said):
+        toy(model, tmp_path, **changes)
+
+
+def test_chunks_hold_the_whole_time(tmp_path):
+    assert [toy(GreenKubo, tmp_path, time=time).n_chunks for time in (4.0, 5.6, 2.0, 0.81)] == [5, 7, 3, 2]
+
+
+def test_files_of_pair_styles_are_beside_the_settings_and_compared_by_content(tmp_path):
+    for name in ("one", "two words"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "Ar.table").write_text("the same")
+    (tmp_path / "one" / "Ar").write_text("a file that is called like an element")
+    (tmp_path / "one" / "table").write_text("and one like a style")
+    commands = ["pair_style table linear 1000", "pair_coeff * * Ar.table Ar 5.0"]
+    one, two = (toy(Nemd, Path("run"), pair=commands).resolve(tmp_path / name) for name in ("one", "two words"))
+    assert two.pair == [commands[0], f'pair_coeff * * "{tmp_path}/two words/Ar.table" Ar 5.0']
+    assert one.form() == two.form()
+    (tmp_path / "two words" / "Ar.table").write_text("another")
+    assert one.form() != two.form()
+    assert toy(Nemd, tmp_path).resolve(tmp_path).form()["pair"] == ARGON["pair"]
+
+
+def test_any_pair_style_will_do_where_no_flux_is_read(tmp_path):
+    settings = toy(Nemd, tmp_path, pair=["pair_style tersoff", "pair_coeff * * SiC.tersoff Si"])
+    assert settings.pair[0] == "pair_style tersoff"
+
+
+def test_lammps_own_words_are_passed_on(tmp_path):
+    with pytest.raises(Error, match="LAMMPS refuses `pair_coeff"):
+        run(toy(GreenKubo, tmp_path / "run", pair=["pair_style lj/cut 5.0", "pair_coeff * * too few"]))
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(Error, match=r"none\.mtp: cannot be read"):
+        run(toy(GreenKubo, tmp_path / "run", pair=None, potential=str(tmp_path / "none.mtp")))
+
+
+# ---- inputs that a user starts from
+
+
+@pytest.mark.parametrize("name", ["01_green_kubo", "02_hnemd", "03_nemd"])
+def test_plain_inputs_run(tmp_path, name):
+    toy_size = {"potential": INPUTS.parent / "silicon" / "Si.mtp", "repeat": 2, "equilibration": 100, "steps": 200}
+    toy_size |= {"samples": 10, "length": 6, "bins": 12}
+    words = [str(word) for key, value in toy_size.items() for word in ("-var", key, value)]
+    command = [BIN / "lmp", "-in", INPUTS / f"{name}.in", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=True)
+    (printed,) = re.findall(r"^(?:kappa|flux) (-?[\d.e+-]+) ", done.stdout, re.MULTILINE)
+    assert np.isfinite(float(printed))
+
+
+@pytest.mark.parametrize(("name", "model"), [("green_kubo", GreenKubo), ("hnemd", Hnemd), ("nemd", Nemd)])
+def test_settings_files_are_complete(name, model):
+    settings = load(INPUTS / f"{name}.toml", model).resolve(INPUTS)
+    assert settings.potential.exists()
+    for file in BENCHMARKS.glob("*.toml"):
+        load(file, Hnemd if "hnemd" in file.name else Nemd if file.stem in ("fluid_nemd", "interface") else GreenKubo)
