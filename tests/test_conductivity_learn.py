@@ -302,6 +302,52 @@ def test_two_ranks_break_where_one_does(argon, mtp, tmp_path):
         assert a["highest_grade"] == pytest.approx(b["highest_grade"], rel=1e-5)
 
 
+DRIVEN = "fields = [0.01, 0.02]\ntransient = 0.4\ninterval = 0.02"
+GRADIENT = "repeat = [2, 2, 6]\nbins = 12\ntransient = 0.4\nswap_interval = 10"
+WALK = """
+[[learn.exploration]]
+crystal = {name = "Ar", structure = "fcc", a = 5.4, repeat = [2, 2, 2]}
+temperatures = [50]
+timestep = 0.004
+steps = 200
+"""
+
+
+def learned(argon: Path, folder: Path, own: str, loop: str = "") -> str:
+    """Settings of short runs with the potential that argon was left with, and its data."""
+    rounds = len(result_of(argon)["learning"])
+    shutil.copy(argon / "gk" / "learn" / f"round_{rounds - 1:03d}.almtp", folder / "argon.almtp")
+    write(folder / "argon.cfg", Dataset(argon / "gk" / "learn" / "dataset.db").labelled(), ["Ar"])
+    text = ARGON.replace("time = 8", "time = 3.2").replace("chunk = 1.6", "chunk = 0.4").replace('folder = "gk"\n', "")
+    text = text.replace("interval = 0.02", own).replace("runs = 2", 'runs = 1\npotential = "argon.almtp"')
+    text = text.replace("repeat = [2, 2, 2]\n", "", 1) if "repeat" in own else text
+    # any change of κ counts for nothing: what is asked here is that the loop comes to its end
+    text = text.replace("[learn]", f'[learn]\nfolder = "loop"\ntolerance = 100\n{loop}')
+    start, end = text.index("crystal = {", text.index("[learn.initial]")), text.index("[learn.labelling]")
+    return text[:start] + 'files = ["argon.cfg"]\n\n' + text[end:]
+
+
+@pytest.mark.parametrize(("method", "own"), [("hnemd", DRIVEN), ("nemd", GRADIENT)])
+def test_driven_runs_learn_as_well(argon, mtp, tmp_path, method, own):
+    result = learns(mtp, tmp_path, method, learned(argon, tmp_path, own))
+    assert result["method"] == method
+    rounds = result["learning"]
+    assert rounds[-1]["changes"][0] < rounds[-1]["allowed"][0]
+    assert result["kappa_W_mK"]["value"] == rounds[-1]["values"][0]
+    assert result["uncertainty"]["statistics"] == [result["uncertainty_W_mK"]["statistics"]]
+    pieces = met(tmp_path / method / f"round_{rounds[-1]['round']:03d}")
+    assert sum(sum(piece.histogram) for piece in pieces) > 0  # grades were watched in the driven runs
+
+
+def test_one_of_two_groups_of_ranks_computes_kappa_while_the_other_explores(argon, mtp, tmp_path):
+    text = learned(argon, tmp_path, "interval = 0.02", "groups = 2") + WALK
+    result = learns(mtp, tmp_path, "green-kubo", text, ranks=2)
+    rounds = json.loads((tmp_path / "loop" / "rounds.json").read_text())
+    assert {passage["title"] for passage in rounds[-1]["passages"]} == {"50 K", "κ by green-kubo"}
+    assert rounds[-1]["target"]["change"] < rounds[-1]["target"]["allowed"]
+    assert result["kappa_W_mK"]["value"] == result["learning"][-1]["values"][0]
+
+
 @pytest.mark.slow
 def test_two_ranks_learn_the_conductivity_of_molecular_dynamics(argon, mtp, tmp_path):
     one, two = result_of(argon), learns(mtp, tmp_path, "green-kubo", ARGON, ranks=2, timeout=600)
