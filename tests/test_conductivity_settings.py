@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -99,6 +101,31 @@ def test_plain_inputs_run(tmp_path, name):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=True)
     (printed,) = re.findall(r"^(?:kappa|flux) (-?[\d.e+-]+) ", done.stdout, re.MULTILINE)
     assert np.isfinite(float(printed))
+
+
+@pytest.mark.parametrize("name", ["green_kubo", "green_kubo_gpu"])
+def test_batch_scripts_name_what_there_is(name):
+    text = (INPUTS / f"{name}.slurm").read_text()
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    commands = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+    (plain,) = re.findall(r"-in \.\./(\S+)", commands)
+    for variable in re.findall(r"-var (\w+)", commands):
+        assert re.search(rf"^variable {variable} index", (INPUTS / plain).read_text(), re.MULTILINE)
+    assert (INPUTS / "run_1" / re.search(r"-var potential (\S+)", commands)[1]).resolve().exists()
+
+
+def test_the_batch_script_for_processors_runs(tmp_path):
+    """Where SLURM would start it, with two ranks, less atoms and steps, and this environment."""
+    folder = tmp_path / "conductivity"
+    folder.mkdir()
+    (tmp_path / "silicon").symlink_to(INPUTS.parent / "silicon")
+    shutil.copy(INPUTS / "01_green_kubo.in", folder)
+    text = (INPUTS / "green_kubo.slurm").read_text()
+    text = re.sub(r"^source .*$", f'export PATH="{BIN}:$PATH"', text, flags=re.MULTILINE)
+    text = text.replace("repeat 50", "repeat 2 -var equilibration 50 -var samples 10").replace("2000000", "100")
+    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "3", "SLURM_NTASKS": "2"}
+    subprocess.run(["bash"], input=text, text=True, cwd=folder, env=environment, check=True, capture_output=True)
+    assert np.isfinite(np.loadtxt(folder / "run_3" / "heat_flux.txt")).all()
 
 
 @pytest.mark.parametrize(("name", "model"), [("green_kubo", GreenKubo), ("hnemd", Hnemd), ("nemd", Nemd)])
