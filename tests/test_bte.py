@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk
 from ase.io import read
 from PIL import Image
 
 pytest.importorskip("phono3py", reason='needs phono3py: pip install "pair-mtp[conductivity]"')
+
+from phonopy.phonon.grid import get_ir_grid_points
 
 from mtp.conductivity import transport
 from mtp.conductivity.bte import bte
@@ -102,6 +104,17 @@ def test_quantum_occupations_become_classical_at_high_temperature(silicon):
     difference = np.abs(quantum.kappa / classical.kappa - 1)[:, 0]
     assert difference[0] < 3e-3
     assert difference[1] == pytest.approx(difference[0] / 4, rel=0.1)
+
+
+def test_classical_modes_conduct_as_their_heat_capacity_velocity_and_path_say(silicon):
+    """κ = Σ k v² τ / (3 V N): the heat capacity of a classical mode, and none of Bose and Einstein's."""
+    found = solve(silicon, 3, Transport(temperatures=[300.0], occupation="classical", grid="unit"))
+    weights = get_ir_grid_points(silicon.grid)[1]
+    speeds = np.linalg.norm(silicon.thermal_conductivity.group_velocities, axis=-1)  # Å THz
+    carried = (weights[:, None] * speeds * found.paths[0]).sum() / found.n_q  # Å² THz: v² τ
+    volume = abs(np.linalg.det(silicon.primitive.cell))
+    kappa = units._k * 1e22 * carried / (3 * volume)  # of J/(K s Å): 1e10, and of THz: 1e12
+    assert found.relaxation_time[0, :3].mean() == pytest.approx(kappa, rel=1e-4)
 
 
 def test_surfaces_and_isotopes_resist(silicon):
