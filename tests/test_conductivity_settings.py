@@ -14,6 +14,7 @@ import pytest
 from conductivity_toys import ARGON, run, toy
 from test_lammps import BIN
 
+from mtp.conductivity.bte_settings import BteSettings
 from mtp.conductivity.settings import GreenKubo, Hnemd, Nemd
 from mtp.errors import Error
 from mtp.settings import load
@@ -132,5 +133,9 @@ def test_the_batch_script_for_processors_runs(tmp_path):
 def test_settings_files_are_complete(name, model):
     settings = load(INPUTS / f"{name}.toml", model).resolve(INPUTS)
     assert settings.potential.exists()
-    for file in BENCHMARKS.glob("*.toml"):
-        load(file, Hnemd if "hnemd" in file.name else Nemd if file.stem in ("fluid_nemd", "interface") else GreenKubo)
+
+
+@pytest.mark.parametrize("file", sorted(BENCHMARKS.glob("*.toml")), ids=lambda file: file.stem)
+def test_settings_of_benchmarks_are_understood(file):
+    methods = {"hnemd": Hnemd, "nemd": Nemd, "interface": Nemd, "bte": BteSettings}
+    load(file, methods.get(file.stem.rpartition("_")[2], GreenKubo)).resolve(BENCHMARKS)
