@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -185,7 +186,12 @@ def written(folder: Path, **changes) -> Path:
 def test_a_killed_run_goes_on_and_any_number_of_ranks_gives_the_same(tmp_path):
     """kill -9 after the second chunk. What follows is what an unkilled run samples, until rounding has grown."""
     whole, killed, shared = (written(tmp_path / name, runs=1, time=2.4) for name in ("whole", "killed", "shared"))
-    subprocess.run(command(tmp_path, "green-kubo", whole), check=True, capture_output=True, timeout=300)
+    whole.write_text(whole.read_text() + "\nother_repeat = [1, 2, 2]\n")
+    said = subprocess.run(
+        command(tmp_path, "green-kubo", whole), check=True, capture_output=True, text=True, timeout=300
+    ).stdout
+    assert re.search("cell_1x2x2, run_00: chunk 3 of 3", said)
+    assert re.search(r"^kappa = .* \(statistics .*, size .*\)$", said, re.MULTILINE)
     process = subprocess.Popen(command(tmp_path, "green-kubo", killed), stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if "chunk 2 of 3" in line:

@@ -147,7 +147,9 @@ def _molecular_dynamics(
     for key, unit in (("kappa_W_mK", "W/mK"), ("conductance_MW_m2K", "MW/m²K")):
         if key in found:
             name = key.split("_")[0]
-            console.print(f"{name} = {found[key]['value']:.4g} ± {found[key]['error']:.2g} {unit}")
+            parts = found[key.replace(name, "uncertainty")]
+            told = "" if parts["size"] is None else f" (statistics {parts['statistics']:.2g}, size {parts['size']:.2g})"
+            console.print(f"{name} = {found[key]['value']:.4g} ± {found[key]['error']:.2g} {unit}{told}")
     for note in found["notes"]:
         console.print(f"note: {note}")
     console.print(f"wrote {resolved.folder / 'result.json'} and result.png")
