@@ -327,7 +327,7 @@ def learned(argon: Path, folder: Path, own: str, loop: str = "") -> str:
     return text[:start] + 'files = ["argon.cfg"]\n\n' + text[end:]
 
 
-@pytest.mark.parametrize(("method", "own"), [("hnemd", DRIVEN), ("nemd", GRADIENT)])
+@pytest.mark.parametrize(("method", "own"), [("hnemd", DRIVEN), ("nemd", GRADIENT)], ids=["hnemd", "nemd"])
 def test_driven_runs_learn_as_well(argon, mtp, tmp_path, method, own):
     result = learns(mtp, tmp_path, method, learned(argon, tmp_path, own))
     assert result["method"] == method

@@ -26,6 +26,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LOOPS = sorted((ROOT / "lammps_inputs").glob("*/learn*.toml"))
 VALIDATION = {"validate.toml", "tersoff_properties.py"}  # run by tests/test_validation.py
 CONDUCTIVITY = {"green_kubo.toml", "hnemd.toml", "nemd.toml"}  # read by tests/test_conductivity_settings.py
+CONDUCTIVITY |= {"green_kubo.slurm", "green_kubo_gpu.slurm"}
 CONDUCTIVITY |= {"bte_learn.toml", "green_kubo_learn.toml"}  # by tests/test_conductivity_learn.py
 TERSOFF = ["pair_style tersoff", "pair_coeff * * SiC.tersoff Si"]
 TOY = [  # (pattern, replacement) in the settings of a learning loop
