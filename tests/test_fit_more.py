@@ -345,3 +345,8 @@ def test_a_step_is_found_where_elimination_has_left_rounding_errors():
     damped = left + 1e-3 * np.eye(2)
     assert np.allclose(solve(damped, np.array([1.0, 2.0]), np.ones(2)), [1e3, 2e3], rtol=1e-9)
     assert np.all(np.isfinite(solve(left, np.array([1.0, 2.0]), np.ones(2))))
+    worse = np.array([[1e-5, 3e-4], [3e-4, 1e-5]])  # as a linear block of 11 orders of magnitude leaves it
+    with pytest.raises(Error, match="singular"):
+        solve(worse, np.array([1.0, 2.0]))
+    step = solve(worse, np.array([1.0, 2.0]), np.ones(2))
+    assert step @ [1.0, 2.0] > 0  # downhill

@@ -155,13 +155,15 @@ class _GaussNewton:
 
 def solve(matrix: np.ndarray, right: np.ndarray, diagonal: np.ndarray | None = None) -> np.ndarray:
     """Solve the symmetric positive system, in units in which `diagonal` (its own) is one, for one or several right
-    sides. Where rounding errors have made it indefinite, as little as needed is added to the diagonal."""
+    sides. Where rounding errors have made it indefinite, as little as needed is added to the diagonal: hardly anything to
+    that of a linear problem, as much again to that of a step (of which `diagonal` is told), which is only damped by it."""
+    attempts = 12 if diagonal is None else 17
     diagonal = np.diag(matrix) if diagonal is None else diagonal
     scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
     unit = matrix * scale[:, None] * scale
     own = np.where(diagonal > 0, np.diag(unit), 1)
     more = 0.0
-    for _ in range(12):
+    for _ in range(attempts):
         np.fill_diagonal(unit, own + more)
         try:
             return (scale * cho_solve(cho_factor(unit), (right.T * scale).T).T).T
