@@ -287,9 +287,8 @@ def draw(found: list[dict], path: Path) -> None:
                 *np.array(shown or [[np.nan] * 3]).T, color=colour, marker=MARKERS[k], capsize=2, label=label
             )
         left.set(xlabel="time (ps)", ylabel=f"sum of square displacements (Å²), {TEMPERATURES[-1]} K", yscale="linear")
-        right.set(
-            xlabel="temperature (K)", ylabel="square displacement in 1 ps (Å²)", ylim=(0, None), xticks=TEMPERATURES
-        )
+        right.set(xlabel="temperature (K)", ylabel="square displacement in 1 ps (Å²)", xticks=TEMPERATURES)
+        right.set_ylim(0, 1.7 * right.get_ylim()[1])  # room for the legend
         right.legend()
         figure.savefig(path, dpi=RESOLUTION)
 
