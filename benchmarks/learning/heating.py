@@ -187,15 +187,18 @@ def draw(found: list[dict], path: Path) -> None:
         "mean square displacement (Å²)": (1e-3, 1e3),
         "grade": (0.5, 1e4),
     }
+    names, sizes = list(dict.fromkeys(run["potential"] for run in found)), sorted({run["atoms"] for run in found})
     with rc_context(STYLE):
         figure = Figure(figsize=(9, 5.6), layout="constrained")
         for axes, (name, column) in zip(figure.subplots(2, 2).flat, columns.items(), strict=True):
-            for run, colour in zip(found, COLOURS, strict=False):
+            for run in found:
+                colour = COLOURS[names.index(run["potential"])]
+                style = "-" if run["atoms"] == sizes[0] else ":"
                 rows = np.array(run["rows"])
                 values = (rows[:, 2] - rows[0, 2]) / run["atoms"] if column == 2 else rows[:, column]
                 values = np.clip(values, *limits[name])
                 label = f"{run['potential'].removesuffix('.almtp')}, {run['atoms']} atoms"
-                axes.plot(rows[:, 0] * TIMESTEP, values, color=colour, lw=1, label=label)
+                axes.plot(rows[:, 0] * TIMESTEP, values, style, color=colour, lw=1, label=label)
                 if run["failure"]:
                     axes.plot(
                         rows[-1, 0] * TIMESTEP, values[-1], "x", color=colour, ms=9, mew=2, clip_on=False, zorder=9
