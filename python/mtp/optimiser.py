@@ -155,8 +155,8 @@ class _GaussNewton:
 
 def solve(matrix: np.ndarray, right: np.ndarray, diagonal: np.ndarray | None = None) -> np.ndarray:
     """Solve the symmetric positive system, in units in which `diagonal` (its own) is one, for one or several right
-    sides. Where rounding errors have made it indefinite, as little as needed is added to the diagonal; to that of a step,
-    for which `diagonal` is given, up to 1: it is damped by that, as it would be by a larger damping."""
+    sides. Where rounding errors have made it indefinite, as little as needed is added to the diagonal; to that of a
+    step, for which `diagonal` is given, up to 1: it is damped by that, as it would be by a larger damping."""
     attempts = 12 if diagonal is None else 17
     diagonal = np.diag(matrix) if diagonal is None else diagonal
     scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
