@@ -36,7 +36,6 @@ from scipy.stats import gmean
 
 from mtp import Potential
 from mtp.configurations import read
-from mtp.database import Dataset
 from mtp.evaluation import compare
 from mtp.figures import COLOURS, MARKERS, RESOLUTION, STYLE
 
@@ -121,7 +120,7 @@ def learned(folder: Path, select: float, seed: int, level: int, rounds: int) -> 
         "seed": seed,
         "converged": records[-1]["converged"],
         "rounds": len(records),
-        "labels": Dataset(folder / "run" / "dataset.db").counts()["labelled"],
+        "labels": records[-1]["labelled"],
         "rollbacks": sum(len(record["rollbacks"]) for record in records),
         "cpu_seconds": cpu_seconds() - before,
     }
