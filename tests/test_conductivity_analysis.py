@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.build import bulk
 from conductivity_toys import autoregressive, toy
 
-from mtp.conductivity.hnemd import _linear
+from mtp.conductivity.hnemd import _drift, _linear
 from mtp.conductivity.nemd import _interfaces, block_error, extrapolated, fitted
 from mtp.conductivity.results import weighted
 from mtp.conductivity.settings import Nemd
@@ -43,6 +43,26 @@ def test_the_tensor_follows_from_directions(unit, groups):
         along = [np.einsum("ka,ab,kb->k", group, tensor, group) for group in found.groups]
         assert all(np.ptp(values) < 1e-10 for values in along)  # equivalent directions
         np.testing.assert_allclose(found.tensor([values[0] for values in along]), tensor, atol=1e-10)
+
+
+SHEET = Atoms("Ar", cell=[[3.82, 0, 0], [1.91, 1.91 * 3**0.5, 0], [0, 0, 30]], pbc=True)
+
+
+@pytest.mark.parametrize(
+    ("symmetry", "tensor", "groups"),
+    [
+        ("isotropic", [[2.0, 0.0], [0.0, 2.0]], 1),
+        ("crystal", [[2.0, 0.0], [0.0, 2.0]], 1),
+        ("none", [[2.0, 0.5], [0.5, 1.0]], 3),
+    ],
+)
+def test_the_tensor_of_a_sheet_has_no_part_out_of_its_plane(symmetry, tensor, groups):
+    found = directions(SHEET, symmetry, sheet=True)
+    assert len(found.groups) == groups
+    assert all(np.abs(group[:, 2]).max() < 1e-10 for group in found.groups)
+    values = [np.einsum("a,ab,b", group[0, :2], tensor, group[0, :2]) for group in found.groups]
+    np.testing.assert_allclose(found.tensor(values), tensor, atol=1e-10)
+    assert found.mean(values) == pytest.approx(np.trace(tensor) / 2)
 
 
 # ---- lines and extrapolations
@@ -147,6 +167,17 @@ def test_a_response_that_is_not_linear_is_left_out():
     assert kappa["value"] == pytest.approx(2.05)
     assert "not linear at 0.04" in notes[0]
     assert weighted([f["kappa"] for f in fields[:2]])[0]["error"] == pytest.approx(0.1 / np.sqrt(2))
+
+
+def test_runs_that_drift_are_found():
+    """Of runs that are white, one in twenty sets would drift by chance."""
+    rng = np.random.default_rng(3)
+    runs = rng.standard_normal((6, 4000))
+    assert _drift(runs) is None
+    assert _drift(runs[:2] + np.linspace(0, 1, 4000)) is None
+    # noise of each half's mean: 1/√2000
+    assert _drift(runs + np.linspace(0, 1, 4000)) == pytest.approx(0.5, abs=4 / np.sqrt(6 * 1000))
+    assert _drift(runs - np.linspace(0, 1, 4000)) == pytest.approx(-0.5, abs=4 / np.sqrt(6 * 1000))
 
 
 def test_a_smallest_field_that_proves_nothing_is_told():

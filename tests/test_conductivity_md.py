@@ -43,6 +43,7 @@ def test_each_method_gives_a_value_with_an_error_and_keeps_its_runs(tmp_path, mo
     times = [path.stat().st_mtime_ns for path in kept]
     assert run(settings) == first
     assert [path.stat().st_mtime_ns for path in kept] == times
+    assert not any("vacuum" in note for note in first["notes"])
     longer = run(toy(model, tmp_path / "run", time=5.6))  # more of the same: what is there is gone on with
     assert [path.stat().st_mtime_ns for path in kept] == times
     assert longer["kappa_W_mK"] != kappa
@@ -63,6 +64,70 @@ def test_a_smaller_cell_tells_what_the_size_changes(tmp_path, model):
     assert both["kappa_W_mK"]["value"] == alone["kappa_W_mK"]["value"]
     assert both["uncertainty_W_mK"]["statistics"] == alone["kappa_W_mK"]["error"] < both["kappa_W_mK"]["error"]
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == both
+
+
+FLAT = {"crystal": None, "temperature": 10.0, "repeat": [6, 4, 1], "runs": 1, "time": 2.4, "chunk": 0.4}
+FLAT_OF = {GreenKubo: {}, Hnemd: {"axis": "x"}, Nemd: {"axis": "x", "repeat": [24, 3, 1]}}
+
+
+def sheet(model, folder: Path, height: float = 30.0, **changes):
+    """Settings of a layer of argon in a rectangular cell of that height (Å)."""
+    atoms = Atoms("Ar2", [[0, 0, 1], [1.91, 1.91 * 3**0.5, 1]], cell=[3.82, 3.82 * 3**0.5, height], pbc=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    atoms.write(folder / "sheet.extxyz")
+    content = {**FLAT, **FLAT_OF[model], "thickness": 3.5, "file": str(folder / "sheet.extxyz")}
+    return toy(model, folder / "run", **content | changes)
+
+
+@pytest.mark.parametrize("model", METHODS)
+def test_a_sheet_conducts_by_its_thickness(tmp_path, model):
+    """Twice as thick, half κ, from the same runs; and what is given to the vacuum does not matter."""
+    thin, thick = (run(sheet(model, tmp_path, thickness=thickness)) for thickness in (3.5, 7.0))
+    for key in ("value", "error"):
+        assert thin["kappa_W_mK"][key] == pytest.approx(2 * thick["kappa_W_mK"][key])
+    assert thin["thickness_A"] == 3.5
+    filled = run(sheet(model, tmp_path, thickness=None))
+    if model is GreenKubo:  # without a thickness the mean is over three directions
+        assert np.trace(thin["tensor_W_mK"]) / 2 == pytest.approx(thin["kappa_W_mK"]["value"])
+        in_plane = np.array(filled["tensor_W_mK"])[:2, :2]
+        np.testing.assert_allclose(in_plane, np.multiply(thin["tensor_W_mK"], 3.5 / 30), atol=1e-12)
+    else:
+        assert filled["kappa_W_mK"]["value"] == pytest.approx(thin["kappa_W_mK"]["value"] * 3.5 / 30)
+    said = [any("30 Å of the cell are vacuum" in note for note in found["notes"]) for found in (thin, filled)]
+    assert said == [False, True]
+    higher = run(sheet(model, tmp_path / "higher", height=60.0))
+    # 1e-4: rounding, which 1000 steps of a solid near rest magnify
+    assert higher["kappa_W_mK"]["value"] == pytest.approx(thin["kappa_W_mK"]["value"], rel=1e-4)
+    if model is not Nemd:
+        assert higher["pressure_GPa"] == pytest.approx(thin["pressure_GPa"], rel=1e-4)
+
+
+@pytest.mark.parametrize("box", ["iso", "aniso", "tri"])
+def test_the_cell_of_a_sheet_is_found_in_its_plane(tmp_path, box):
+    settings = sheet(Hnemd, tmp_path, pressure_GPa=0.3, box=box, equilibration=2.0, repeat=[4, 3, 1])
+    free = build(settings)
+    settings.folder.mkdir()
+    found = settled_cell(free, settings, MPI.COMM_SELF, quiet)
+    assert found.cell[2, 2] == pytest.approx(30.0)
+    assert found.cell[0, 0] < free.cell[0, 0]
+    assert (found.cell[1, 0] != 0) == (box == "tri")
+    if box == "iso":
+        np.testing.assert_allclose(found.cell[:2, :2] * free.cell[0, 0], free.cell[:2, :2] * found.cell[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ([[4, 0, 0], [0, 5, 0], [1, 0, 30]], "third cell vector along z"),
+        ([[0, 0, 30], [4, 0, 0], [0, 5, 0]], "third cell vector along z"),
+        ([[4, 0, 0], [0, 5, 0], [0, 0, 3]], "3.5 Å are more than the height of the cell, 3 Å"),
+    ],
+)
+def test_what_is_no_sheet_in_the_xy_plane_is_refused(tmp_path, cell, said):
+    settings = sheet(GreenKubo, tmp_path)
+    Atoms("Ar", cell=cell, pbc=True).write(tmp_path / "sheet.extxyz")
+    with pytest.raises(Error, match=said):
+        build(settings)
 
 
 SALT = {"crystal": {"name": "ArKr", "structure": "rocksalt", "a": 6.6}, "pair": [*ARGON["pair"]]}

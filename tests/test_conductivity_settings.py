@@ -15,9 +15,10 @@ from conductivity_toys import ARGON, run, toy
 from test_lammps import BIN
 
 from mtp.conductivity.bte_settings import BteSettings
+from mtp.conductivity.continuum_settings import ContinuumSettings
 from mtp.conductivity.settings import GreenKubo, Hnemd, Nemd
 from mtp.errors import Error
-from mtp.settings import load
+from mtp.settings import LearnSettings, load
 
 INPUTS = Path(__file__).parents[1] / "lammps_inputs" / "conductivity"
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "conductivity"
@@ -49,6 +50,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "conductivity"
         (Nemd, {"interfaces": [0.1, 0.2]}, "at most one"),
         (Nemd, {"interfaces": [0.25]}, "do not repeat it along z"),
         (Nemd, {"interfaces": [0.25], "repeat": [2, 2, 1], "lengths": [1, 2]}, "leave out `lengths`"),
+        (Nemd, {"thickness": 3.4}, "in the plane of a sheet"),
+        (GreenKubo, {"thickness": 3.4}, "not repeated along z"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, model, changes, said):
@@ -139,3 +142,9 @@ def test_settings_files_are_complete(name, model):
 def test_settings_of_benchmarks_are_understood(file):
     methods = {"hnemd": Hnemd, "nemd": Nemd, "interface": Nemd, "bte": BteSettings}
     load(file, methods.get(file.stem.rpartition("_")[2], GreenKubo)).resolve(BENCHMARKS)
+
+
+@pytest.mark.parametrize("path", sorted((BENCHMARKS / "heterostructure").glob("*.toml")), ids=lambda path: path.stem)
+def test_settings_of_the_heterostructure_are_understood(path):
+    models = {"graphene": Hnemd, "bc3": Hnemd, "interface": Nemd, "learn": LearnSettings}
+    load(path, models.get(path.stem.split("_")[0], ContinuumSettings)).resolve(path.parent)

@@ -14,7 +14,7 @@ from PIL import Image
 pytest.importorskip("skfem", reason='needs scikit-fem: pip install "pair-mtp[conductivity]"')
 
 from mtp.conductivity.bte_settings import BteSettings
-from mtp.conductivity.continuum import bounds, continuum, materials
+from mtp.conductivity.continuum import _point, bounds, continuum, materials
 from mtp.conductivity.continuum_settings import Boundary, ContinuumSettings, Geometry, Phase
 from mtp.conductivity.mosaic import blocks, mosaic
 from mtp.errors import Error
@@ -182,6 +182,56 @@ def test_small_grains_resist_more_and_large_ones_not_at_all(tmp_path):
     assert json.loads((asked.folder / "result.json").read_text()) == json.loads(json.dumps(found))
 
 
+def test_what_is_finished_is_kept(tmp_path, monkeypatch):
+    """A killed run goes on, sizes and realisations are added, and what a point depends on makes another of it."""
+    grains = {"grains": 6, "realisations": 2}
+    asked = {"phases": [{"name": "a", "kappa": 2.0, "error": 0.1}], "conductance": 100.0, "refinements": 1}
+    whole = continuum(settings(tmp_path / "whole", **asked, sizes=[10.0, 100.0], geometry=grains))
+    begun = settings(tmp_path / "begun", **asked, sizes=[10.0, 100.0], geometry=grains)
+    solved = 0
+
+    def killed(*arguments):
+        nonlocal solved
+        if solved == 3:
+            raise KeyboardInterrupt
+        solved += 1
+        return _point(*arguments)
+
+    monkeypatch.setattr("mtp.conductivity.continuum._point", killed)
+    with pytest.raises(KeyboardInterrupt):
+        continuum(begun)
+    monkeypatch.undo()
+
+    def computed(asked: ContinuumSettings) -> int:
+        said = []
+        continuum(asked, said.append)
+        return sum("elements)" in text for text in said)
+
+    assert computed(begun) == 1
+    assert json.loads((begun.folder / "result.json").read_text()) == json.loads(json.dumps(whole))
+    for name in ("temperature.png", "sizes.png"):
+        images = [(tmp_path / folder / name).read_bytes() for folder in ("whole", "begun")]
+        assert images[0] == images[1]
+    assert computed(begun) == 0
+    more = {"sizes": [1.0, 10.0, 100.0], "geometry": {**grains, "realisations": 3}}
+    assert computed(settings(begun.folder, **asked, **more)) == 5
+    better = {**asked, "phases": [{"name": "a", "kappa": 2.0, "error": 0.01}]}
+    assert computed(settings(begun.folder, **better, **more)) == 0
+    assert computed(settings(begun.folder, **{**asked, "conductance": 50.0}, **more)) == 9
+    for path in (begun.folder / "points").iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(Error, match="damaged: .*; remove it"):
+        continuum(begun)
+
+
+def test_labels_that_change_are_computed_again(tmp_path):
+    phases = [{"name": "a", "kappa": 1.0}, {"name": "b", "kappa": 4.0}]
+    asked = settings(tmp_path / "run", phases=phases, geometry={"type": "labels", "file": str(tmp_path / "a.npy")})
+    for axis in (0, 1):
+        np.save(tmp_path / "a.npy", np.indices((2, 2))[axis])
+        assert continuum(asked)["results"][0]["kappa_W_mK"][axis][axis] == pytest.approx(1.6)
+
+
 def test_conductivities_come_from_other_results(tmp_path):
     result = {"temperatures_K": [200.0, 300.0], "kappa_W_mK": [[9] * 6, [3.0, 2.0, 1.0, 0.0, 0.0, 0.5]]}
     result["uncertainty_W_mK"] = {"total": [[1] * 6, [0.3, 0.2, 0.1, 0.0, 0.0, 0.0]]}
@@ -202,6 +252,12 @@ def test_conductivities_come_from_other_results(tmp_path):
     tensor, error = Phase(name="a", file=tmp_path / "gk.json").known()
     assert tensor == pytest.approx(full)
     assert error == pytest.approx(0.2)
+    sheet = {**both, "tensor_W_mK": [[6.0, 0.5], [0.5, 5.0]]}
+    (tmp_path / "sheet.json").write_text(json.dumps(sheet))
+    tensor, _ = Phase(name="a", file=tmp_path / "sheet.json", orientation="plane").known()
+    assert tensor == pytest.approx(np.array([[6.0, 0.5, 0.0], [0.5, 5.0, 0.0], [0.0, 0.0, 5.5]]))
+    with pytest.raises(Error, match="must be 'plane' or 'aligned'"):
+        Phase(name="a", file=tmp_path / "sheet.json").known()
     (tmp_path / "one.json").write_text(json.dumps({**result, "uncertainty_W_mK": {"total": None}}))
     with pytest.raises(Error, match="give the phase a an `error`"):
         Phase(name="a", file=tmp_path / "one.json").known()

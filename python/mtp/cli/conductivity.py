@@ -105,7 +105,10 @@ def bte(
 
 @conductivity.command()
 def continuum(settings: Settings, json_file: JsonOption = None) -> None:
-    """Effective conductivity of polycrystals and heterostructures, by finite elements."""
+    """Effective conductivity of polycrystals and heterostructures, by finite elements.
+
+    The same command goes on after an interruption.
+    """
     from mtp.conductivity.continuum import continuum as run
     from mtp.conductivity.continuum_output import table
     from mtp.conductivity.continuum_settings import ContinuumSettings

@@ -10,10 +10,13 @@ complementary principle [Marini, SIAM J. Numer. Anal. 22, 493 (1985)].
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
@@ -24,6 +27,7 @@ from mtp.cfg import replaced_whole
 from mtp.conductivity.continuum_output import draw
 from mtp.conductivity.continuum_settings import ContinuumSettings
 from mtp.conductivity.mosaic import Mosaic, merged, mosaic
+from mtp.conductivity.settings import read_bytes
 from mtp.errors import Error
 
 DIRECT = 100_000  # unknowns up to which matrices in two dimensions are factorised; in three a tenth
@@ -33,18 +37,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of the effective conductivity on one mesh.
-
-    upper, lower: (d, d), W/mK. field: φ at the nodes for a unit gradient along each direction, (d, n), in units of the
-    box's first edge. grains, pairs: parts of the upper bound's mean that grains and boundaries add, (n_grains,) and
-    (n_pairs,), W/mK: since φ makes the sum least, each is its conductivity's or conductance's logarithmic derivative.
-    """
+    """Of the effective conductivity on one mesh: upper, lower: (d, d), W/mK."""
 
     upper: np.ndarray
     lower: np.ndarray
-    field: np.ndarray
-    grains: np.ndarray
-    pairs: np.ndarray
 
     @property
     def kappa(self) -> np.ndarray:
@@ -59,7 +55,49 @@ class Bounds:
         )
 
 
-def bounds(cells: Mosaic, kappa: np.ndarray, conductance: np.ndarray) -> Bounds:
+@dataclass(frozen=True)
+class Solution(Bounds):
+    """With what the solution is.
+
+    field: φ at the nodes for a unit gradient along each direction, (d, n), in units of the box's first edge. grains,
+    pairs: parts of the upper bound's mean that grains and boundaries add, (n_grains,) and (n_pairs,), W/mK: since φ
+    makes the sum least, each is its conductivity's or conductance's logarithmic derivative.
+    """
+
+    field: np.ndarray
+    grains: np.ndarray
+    pairs: np.ndarray
+
+
+@dataclass(frozen=True)
+class Point(Bounds):
+    """What is kept of one size of one realisation.
+
+    parts: of the mean, W/mK, that phases add, and then pairs of phases. refinements, elements: of the mesh.
+    field: φ at its nodes for the gradient along x, (n,); as drawn, in single precision.
+    """
+
+    parts: np.ndarray
+    refinements: int
+    elements: int
+    field: np.ndarray
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced_whole(path) as part, part.open("wb") as file:
+            np.savez_compressed(file, **asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Point:
+        """Raises Error where the file is damaged."""
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+                return cls(**{name: array if array.ndim else int(array) for name, array in content.items()})
+        except (OSError, ValueError, TypeError, BadZipFile) as error:
+            raise Error(f"{path}: damaged: {error}; remove it to compute it again") from None
+
+
+def bounds(cells: Mosaic, kappa: np.ndarray, conductance: np.ndarray) -> Solution:
     """Bounds of the effective conductivity on one mesh.
 
     Args:
@@ -67,11 +105,13 @@ def bounds(cells: Mosaic, kappa: np.ndarray, conductance: np.ndarray) -> Bounds:
         conductance: (n_pairs,), of each pair of facets, in W/mK over the box's first edge; inf where T is continuous.
     """
     upper, field, grains, pairs = _nodal(cells, kappa, conductance)
-    return Bounds(upper, _facet(cells, kappa, conductance)[0], field, grains, pairs)
+    return Solution(upper, _facet(cells, kappa, conductance)[0], field, grains, pairs)
 
 
 def continuum(settings: ContinuumSettings, say: Say = lambda text: None) -> dict[str, Any]:
     """Compute the effective conductivity at every size; the result is also written as result.json in the folder.
+
+    Each size of each realisation is kept there by all that it depends on, and not computed again.
 
     Keys of the result: for each of `sizes_nm`, in `results`: `kappa_W_mK` (d, d), the mean over realisations of the
     geometry; `mean_W_mK`, of the diagonal, `uncertainty_W_mK`, its parts (`bounds`: half their distance on the finest
@@ -81,34 +121,23 @@ def continuum(settings: ContinuumSettings, say: Say = lambda text: None) -> dict
     geometry = settings.geometry
     n = geometry.realisations if geometry.type == "voronoi" else 1
     conductances, errors = settings.conductances()
-    made: list[list[Bounds]] = [[] for _ in settings.sizes]
-    parts: list[list[np.ndarray]] = [[] for _ in settings.sizes]
+    made: list[list[Point]] = [[] for _ in settings.sizes]
     facts = []
-    drawn = None
     for realisation in range(n):
         coarse = mosaic(geometry, realisation)
-        phase, kappa = materials(settings, coarse.n_grains, realisation)
         for k, size in enumerate(settings.sizes):
-            cells = coarse
-            edge = 1e-9 * box_edge(coarse, settings, size)
-            for refinement in range(settings.refinements + 1):
-                cells = cells.refined() if refinement else cells
-                sides = phase[cells.sides]
-                h = np.where(cells.sides[0] == cells.sides[1], np.inf, conductances[sides[0], sides[1]] * edge)
-                found = bounds(cells, kappa, h)
-                growth = 2 ** len(cells.box)
-                if found.gap <= settings.tolerance or growth * cells.mesh.facets.shape[1] > settings.unknowns:
-                    break
+            path = settings.folder / "points" / f"{_fingerprint(settings, realisation, size)}.npz"
+            kept = path.exists()
+            if kept:
+                found = Point.load(path)
+            else:
+                found = _point(settings, coarse, realisation, size)
+                found.save(path)
             made[k].append(found)
-            between = np.bincount(sides[0] * len(errors) + sides[1], found.pairs, minlength=errors.size)
-            parts[k].append(np.concatenate([np.bincount(phase, found.grains, minlength=len(errors)), between]))
-            drawn = drawn or (cells, found.field[0])
-            facts.append(
-                {"realisation": realisation, "size_nm": size, "elements": cells.mesh.nelements, "gap": found.gap}
-            )
+            facts.append({"realisation": realisation, "size_nm": size, "elements": found.elements, "gap": found.gap})
             say(
-                f"realisation {realisation + 1}/{n}, {size:g} nm: {np.trace(found.kappa) / len(cells.box):.5g} W/mK "
-                f"± {100 * found.gap:.2g} % ({cells.mesh.nelements} elements)"
+                f"realisation {realisation + 1}/{n}, {size:g} nm: {np.trace(found.kappa) / len(coarse.box):.5g} W/mK "
+                f"± {100 * found.gap:.2g} % ({found.elements} elements{', kept' * kept})"
             )
     if worst := [fact for fact in facts if fact["gap"] > settings.tolerance]:
         gap = max(fact["gap"] for fact in worst)
@@ -120,18 +149,52 @@ def continuum(settings: ContinuumSettings, say: Say = lambda text: None) -> dict
         "conductances_MW_m2K": [[float(h) if np.isfinite(h) else None for h in row] for row in 1e-6 * conductances],
         "grains": coarse.n_grains,
         "sizes_nm": settings.sizes,
-        "results": [
-            _summary(settings, several, np.mean(shares, axis=0), errors)
-            for several, shares in zip(made, parts, strict=True)
-        ],
-        **_series(settings, kappa),
+        "results": [_summary(settings, several, errors) for several in made],
+        **_series(settings, materials(settings, coarse.n_grains, n - 1)[1]),
         "meshes": facts,
     }
-    settings.folder.mkdir(parents=True, exist_ok=True)
     with replaced_whole(settings.folder / "result.json") as part:
         part.write_text(json.dumps(result, indent=1) + "\n")
-    draw(settings.folder, result, *drawn)
+    drawn, cells = made[0][0], mosaic(geometry)
+    for _ in range(drawn.refinements):
+        cells = cells.refined()
+    draw(settings.folder, result, cells, drawn.field)
     return result
+
+
+def _point(settings: ContinuumSettings, coarse: Mosaic, realisation: int, size: float) -> Point:
+    """The mesh refined until the bounds are as close as the settings ask."""
+    phase, kappa = materials(settings, coarse.n_grains, realisation)
+    conductances, _ = settings.conductances()
+    n = len(conductances)
+    cells, edge = coarse, 1e-9 * box_edge(coarse, settings, size)
+    for refinement in range(settings.refinements + 1):
+        cells = cells.refined() if refinement else cells
+        sides = phase[cells.sides]
+        h = np.where(cells.sides[0] == cells.sides[1], np.inf, conductances[sides[0], sides[1]] * edge)
+        found = bounds(cells, kappa, h)
+        growth = 2 ** len(cells.box)
+        if found.gap <= settings.tolerance or growth * cells.mesh.facets.shape[1] > settings.unknowns:
+            break
+    between = np.bincount(sides[0] * n + sides[1], found.pairs, minlength=n * n)
+    parts = np.concatenate([np.bincount(phase, found.grains, minlength=n), between])
+    field = found.field[0].astype(np.float32)
+    return Point(found.upper, found.lower, parts, refinement, cells.mesh.nelements, field)
+
+
+def _fingerprint(settings: ContinuumSettings, realisation: int, size: float) -> str:
+    """Of all that a point depends on; errors of conductivities are not among it."""
+    geometry = settings.geometry.model_dump(mode="json", exclude={"realisations", "file"})
+    if settings.geometry.file is not None:
+        geometry["file"] = hashlib.sha256(read_bytes(settings.geometry.file)).hexdigest()
+    form = {
+        "geometry": geometry,
+        "phases": [[phase.known()[0].tolist(), phase.share, phase.orientation] for phase in settings.phases],
+        "conductances": settings.conductances()[0].tolist(),
+        **settings.model_dump(include={"tolerance", "refinements", "unknowns"}),
+        "point": [realisation, size],
+    }
+    return hashlib.sha256(json.dumps(form, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def materials(settings: ContinuumSettings, n_grains: int, realisation: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -270,11 +333,9 @@ def _inverse(matrix: csr_array, right: np.ndarray, d: int) -> np.ndarray:
     return found - found.mean(axis=1, keepdims=True)
 
 
-def _summary(
-    settings: ContinuumSettings, several: Sequence[Bounds], parts: np.ndarray, errors: np.ndarray
-) -> dict[str, Any]:
-    """parts: of the mean, W/mK, that phases add, and then pairs of phases; errors: relative, of the pairs'
-    conductances."""
+def _summary(settings: ContinuumSettings, several: Sequence[Point], errors: np.ndarray) -> dict[str, Any]:
+    """errors: relative, of the conductances between phases."""
+    parts = np.mean([found.parts for found in several], axis=0)
     kappa = np.array([found.kappa for found in several])
     d, n = kappa.shape[-1], len(errors)
     means = np.trace(kappa, axis1=1, axis2=2) / d

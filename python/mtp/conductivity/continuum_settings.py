@@ -77,6 +77,11 @@ class Phase(Section):
         Raises Error where the file holds none at the temperature or no error, or it is not positive.
         """
         values, error = (self.kappa, 0.0) if self.file is None else _conductivity(self.file, self.temperature)
+        if len(np.atleast_2d(values)) == 2:  # of a sheet; what is put for z conducts nowhere
+            (xx, xy), (_, yy) = values
+            if self.orientation == "random" and max(abs(xx - yy), abs(xy)) > 1e-6 * abs(xx):
+                raise Error(f"{self.file}: is of a sheet: the orientation of {self.name} must be 'plane' or 'aligned'")
+            values = [xx, yy, (xx + yy) / 2, 0.0, 0.0, xy]
         error = error if self.error is None else self.error
         if error is None:
             raise Error(f"{self.file}: has no error of its conductivity: give the phase {self.name} an `error`, W/mK")
@@ -167,14 +172,18 @@ def _result(path: Path, key: str) -> dict[str, Any]:
     return found
 
 
-def _conductivity(path: Path, temperature: float) -> tuple[float | list[float], float | None]:
-    """κ and the error of its mean (None: not known), of a result of molecular dynamics, a tensor where it has one, or
-    with tensors at temperatures."""
+def _conductivity(path: Path, temperature: float) -> tuple[Any, float | None]:
+    """κ and the error of its mean (None: not known), of a result of molecular dynamics, a tensor where it has one
+    (2 × 2 of a sheet), or with tensors at temperatures."""
     found = _result(path, "kappa_W_mK")
     kappa, known = found["kappa_W_mK"], found.get("temperatures_K")
     if known is None:
         tensor = found.get("tensor_W_mK")
-        return kappa["value"] if tensor is None else [tensor[i][j] for i, j in VOIGT], kappa.get("error")
+        if tensor is None:
+            return kappa["value"], kappa.get("error")
+        if len(tensor) == 2:
+            return tensor, kappa.get("error")
+        return [tensor[i][j] for i, j in VOIGT], kappa.get("error")
     for k, at in enumerate(known):
         if abs(at - temperature) < 1e-6 * temperature:
             total = found["uncertainty_W_mK"]["total"]

@@ -88,24 +88,25 @@ def analysed(settings: GreenKubo, moving: System, runs: Sequence[dict], folder: 
     arrays = {f"run_{k:02d}/{name}": values for k, run in enumerate(runs) for name, values in run.items()}
     facts = {"interval_ps": interval, "volume_A3": volume, "atoms": n_atoms}
     units = {"flux": "eV Å/ps: the flux density times the volume", "currents": "Å/ps: velocities summed by element"}
-    units |= {"pressure": "bar", "potential_energy": "eV", "temperature": "K", "displacement": "Å²"}
+    units |= {"pressure": "bar, of the whole cell", "potential_energy": "eV", "temperature": "K", "displacement": "Å²"}
     write_arrays(folder / "currents.h5", arrays, facts | units)
 
     scale = np.sqrt(W_PER_MK / (volume * KB))
     fluxes = _without_bound_currents(settings, runs)
     series = [scale / T * flux for T, flux in zip(temperatures, fluxes, strict=True)]  # (n, currents, 3)
-    groups = directions(moving.unit, settings.symmetry)
+    groups = directions(moving.unit, settings.symmetry, moving.thickness is not None)
     found = [_along(settings, [run @ group.T for run in series], interval) for group in groups.groups]
     values, errors = [f["kappa"]["value"] for f in found], [f["kappa"]["error"] for f in found]
-    kappa = value(np.trace(groups.tensor(values)) / 3, groups.mean_error(errors))
+    kappa = value(groups.mean(values), groups.mean_error(errors))
     result = {
         "method": "green-kubo",
         "kappa_W_mK": kappa,
         "tensor_W_mK": groups.tensor(values).tolist(),
         "tensor_error_W_mK": groups.tensor_error(errors).tolist(),
         "temperature_K": float(np.mean(temperatures)),
-        "pressure_GPa": float(np.mean([run["pressure"].mean() for run in runs])) / 1e4,
+        "pressure_GPa": moving.pressure_GPa(np.mean([run["pressure"].mean() for run in runs])),
         "volume_A3": volume,
+        "thickness_A": moving.thickness,
         "atoms": n_atoms,
         "runs": len(runs),
         "time_ps": min(map(len, series)) * interval,
@@ -113,7 +114,7 @@ def analysed(settings: GreenKubo, moving: System, runs: Sequence[dict], folder: 
             {"along": group.tolist(), **{k: v for k, v in f.items() if k not in ("cepstral", "running", "slowest")}}
             for group, f in zip(groups.groups, found, strict=True)
         ],
-        "notes": too_short(kappa) + _notes(settings, moving, runs, found),
+        "notes": moving.notes + too_short(kappa) + _notes(settings, moving, runs, found),
     }
     return finish(folder, result, styled(_drawn, found, groups.groups))
 
@@ -181,7 +182,7 @@ def _told(running: Running) -> dict[str, float] | None:
 def _notes(settings: GreenKubo, moving: System, runs: Sequence[dict], found: Sequence[dict]) -> list[str]:
     """What a reader of the result should know."""
     notes = []
-    pressure = np.mean([run["pressure"].mean() for run in runs]) / 1e4
+    pressure = moving.pressure_GPa(np.mean([run["pressure"].mean() for run in runs]))
     if abs(pressure - (settings.pressure_GPa or 0.0)) > settings.stress_limit_GPa:
         notes.append(
             f"the cell is not relaxed: the mean pressure is {pressure:.2f} GPa; set `pressure_GPa`, or another cell"

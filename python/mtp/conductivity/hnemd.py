@@ -15,6 +15,7 @@ from typing import Any
 import mpi4py.MPI as MPI
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import ttest_1samp
 
 from mtp.conductivity.md import (
     System,
@@ -27,12 +28,13 @@ from mtp.conductivity.md import (
     system,
     thermalise,
 )
-from mtp.conductivity.results import W_PER_MK, finish, joined, mean, styled, too_short, weighted, write_arrays
+from mtp.conductivity.results import W_PER_MK, finish, joined, mean, styled, too_short, value, weighted, write_arrays
 from mtp.conductivity.settings import Hnemd
 from mtp.conductivity.sizes import with_size
 from mtp.figures import COLOURS, GREY, ORANGE
 
 COLUMNS = "c_thermo_temp c_thermo_press f_drive[1] f_drive[2] f_drive[3]"
+CHANCE = 0.05  # of a drift that is none
 VAGUE = 2.0  # error in the smallest field by that of κ: above it the test of linearity says little
 
 
@@ -93,7 +95,12 @@ def analysed(settings: Hnemd, moving: System, runs: Sequence[Sequence[dict]], fo
         for k, run in enumerate(group)
         for name, values in run.items()
     }
-    facts = {"interval_ps": interval, "volume_A3": moving.volume, "atoms": len(moving.types), "pressure": "bar"}
+    facts = {
+        "interval_ps": interval,
+        "volume_A3": moving.volume,
+        "atoms": len(moving.types),
+        "pressure": "bar, of the whole cell",
+    }
     facts |= {"flux": f"eV Å/ps: along {settings.axis}, the flux density times the volume", "temperature": "K"}
     write_arrays(folder / "currents.h5", arrays, facts)
 
@@ -110,7 +117,16 @@ def analysed(settings: Hnemd, moving: System, runs: Sequence[Sequence[dict]], fo
             f"the flux in the field {', '.join(short)} 1/Å is correlated over times that are no small part of a run: "
             "raise `time`; the error is widened"
         )
-    pressure = np.mean([run["pressure"].mean() for group in runs for run in group]) / 1e4
+    drift = _drift([run for group in series[:n_linear] for run in group])
+    if n_linear * settings.runs < 3:
+        notes.append("fewer than three runs: nothing tells whether the response still grows; raise `runs`")
+    if drift is not None:
+        kappa = value(kappa["value"], np.hypot(kappa["error"], drift / 2))
+        notes.append(
+            f"κ of the second halves of the runs is {drift:.3g} W/mK from that of the first: raise `transient` and "
+            "`time`, or lower the fields; the error is widened"
+        )
+    pressure = moving.pressure_GPa(np.mean([run["pressure"].mean() for group in runs for run in group]))
     if abs(pressure - (settings.pressure_GPa or 0.0)) > settings.stress_limit_GPa:
         notes.append(f"the cell is not relaxed: the mean pressure is {pressure:.2f} GPa; set `pressure_GPa`")
     hottest = max(fields, key=lambda f: abs(f["temperature_K"] - settings.temperature))
@@ -124,16 +140,27 @@ def analysed(settings: Hnemd, moving: System, runs: Sequence[Sequence[dict]], fo
         "kappa_W_mK": kappa,
         "axis": settings.axis,
         "temperature_K": float(np.mean([f["temperature_K"] for f in fields[:n_linear]])),
-        "pressure_GPa": float(pressure),
+        "pressure_GPa": pressure,
         "volume_A3": moving.volume,
+        "thickness_A": moving.thickness,
         "atoms": len(moving.types),
         "runs": settings.runs,
         "time_ps": min(len(run) for group in series for run in group) * interval,
         "fields": fields,
         "fields_used": n_linear,
-        "notes": too_short(kappa) + notes,
+        "drift_W_mK": drift,
+        "notes": moving.notes + too_short(kappa) + notes,
     }
     return finish(folder, result, styled(_drawn, settings, result, series, interval))
+
+
+def _drift(runs: Sequence[np.ndarray]) -> float | None:
+    """By how much the second halves of runs exceed the first, in the mean; None where chance would do as much, or fewer
+    than three runs tell nothing."""
+    if len(runs) < 3:
+        return None
+    steps = [np.subtract(*(half.mean() for half in np.array_split(run, 2)[::-1])) for run in runs]
+    return float(np.mean(steps)) if ttest_1samp(steps, 0.0).pvalue < CHANCE else None
 
 
 def _linear(fields: Sequence[dict]) -> tuple[dict[str, float], int, list[str]]:

@@ -42,7 +42,10 @@ from mtp.errors import Error
 from mtp.potential import Potential
 
 BAR_PER_GPA = 1e4
+VACUUM = 10.0  # Å; a wider layer without atoms is no part of a solid or a fluid
 HOW_TO_BUILD = "build one from its training data: mtp select POTENTIAL DATA -o POTENTIAL.almtp"
+# of fix npt, for a sheet: {0} the pressure, {1} none; the height of the vacuum stays
+IN_PLANE = {"iso": "x {0} y {0} couple xy", "aniso": "x {0} y {0}", "tri": "x {0} y {0} xy {1}"}
 Result = TypeVar("Result")
 Tell = Callable[[str, int, int, str], None]  # what runs, chunks done, chunks in all, a remark
 Chunk = Mapping[str, np.ndarray]
@@ -82,6 +85,7 @@ class System:
         rotation: (3, 3); a vector in the structure's own axes times it is that in LAMMPS'.
         pair: LAMMPS' commands.
         unit: the structure before it was repeated, in its own axes.
+        thickness: Å, of a sheet in the xy plane; None: the cell is filled.
         watch: of the grades.
     """
 
@@ -92,11 +96,35 @@ class System:
     rotation: np.ndarray
     pair: list[str]
     unit: Atoms
+    thickness: float | None = None
     watch: Watch | None = None
 
     @property
     def volume(self) -> float:
-        return float(np.linalg.det(self.cell))
+        """Å³, of the material: of a sheet, without the vacuum."""
+        return float(np.linalg.det(self.cell)) * self.filling
+
+    @property
+    def filling(self) -> float:
+        """The part of the cell that is material."""
+        return 1.0 if self.thickness is None else self.thickness / float(self.cell[2, 2])
+
+    def pressure_GPa(self, mean: float) -> float:
+        """From the mean of LAMMPS' pressure (bar): a third of the trace over the cell. Of a sheet, the mean in its
+        plane: across it there is none."""
+        return mean / BAR_PER_GPA * (1.0 if self.thickness is None else 1.5 / self.filling)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the result should know: that vacuum counts as volume."""
+        if self.thickness is not None:
+            return []
+        places = np.sort(np.linalg.solve(self.cell.T, self.positions.T) % 1.0, axis=1)
+        gaps = np.diff(places, axis=1, append=places[:, :1] + 1).max(axis=1)
+        widest = float((gaps / np.linalg.norm(np.linalg.inv(self.cell), axis=0)).max())
+        if widest < VACUUM:
+            return []
+        return [f"{widest:.0f} Å of the cell are vacuum, and count as volume: give a sheet its `thickness`"]
 
     def with_cell(self, cell: np.ndarray) -> System:
         """The same atoms in another cell."""
@@ -113,6 +141,8 @@ def system(settings: MolecularDynamics, repeat: tuple[int, int, int] | None = No
     else:
         species = settings.species
     unit = structures.explored(settings, species)
+    if settings.thickness is not None:
+        _flat(unit, settings.thickness)
     species = species or list(dict.fromkeys(unit.symbols))
     if settings.potential:
         known, species = species, [name for name in species if name in unit.symbols]
@@ -142,8 +172,18 @@ def system(settings: MolecularDynamics, repeat: tuple[int, int, int] | None = No
         np.array(prism.rot_mat),
         pair,
         unit,
+        settings.thickness,
         watch,
     )
+
+
+def _flat(unit: Atoms, thickness: float) -> None:
+    """Raises Error where the structure is no sheet in the xy plane of that thickness (Å)."""
+    cell = unit.cell.array
+    if np.abs(cell[2, :2]).max() + np.abs(cell[:2, 2]).max() > 1e-6:
+        raise Error("thickness: a sheet must lie in the xy plane, with the third cell vector along z")
+    if not thickness <= cell[2, 2]:
+        raise Error(f"thickness: {thickness:g} Å are more than the height of the cell, {cell[2, 2]:g} Å")
 
 
 class Simulation:
@@ -418,9 +458,12 @@ def settled_cell(system: System, settings: MolecularDynamics, comm: MPI.Comm, te
     strain = on_root(comm, lambda: json.loads(path.read_text())["strain"] if path.exists() else None)
     if strain is None:
         tell("cell", 0, 1, "")
-        bar, damping = settings.pressure_GPa * BAR_PER_GPA, 100 * settings.timestep
+        damping = 100 * settings.timestep
         temperature, steps = settings.temperature, settings.steps(settings.equilibration)
-        ensemble = f"npt temp {temperature} {temperature} {damping} {settings.box} {bar} {bar} {10 * damping}"
+        bar = settings.pressure_GPa * BAR_PER_GPA * system.filling
+        form = f"{settings.box} {{0}}" if system.thickness is None else IN_PLANE[settings.box]
+        barostat = form.format(f"{bar} {bar} {10 * damping}", f"0 0 {10 * damping}")
+        ensemble = f"npt temp {temperature} {temperature} {damping} {barostat}"
         with Simulation(system, settings.timestep, settings.folder / "cell.log", comm) as simulation:
             lengths = [f"variable {name} equal {name}" for name in ("lx", "ly", "lz", "xy", "xz", "yz")]
             averaged = " ".join(f"v_{line.split()[1]}" for line in lengths)

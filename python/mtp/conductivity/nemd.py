@@ -200,7 +200,7 @@ def analysed(settings: Nemd, found: Sequence[tuple[System, list]], folder: Path)
         drawn.append((profiles, places, lines))
     write_arrays(folder / "profiles.h5", arrays, {"profile": "K", "power": "eV/ps", "atoms": "of each layer, mean"})
 
-    notes = []
+    notes = found[0][0].notes
     for cell, (_, _, lines) in zip(cells, drawn, strict=True):
         if not all(line.straight for line in lines):
             notes.append(
@@ -213,6 +213,7 @@ def analysed(settings: Nemd, found: Sequence[tuple[System, list]], folder: Path)
                 "shorten `timestep`"
             )
     result: dict[str, Any] = {"method": "nemd", "drive": settings.drive, "axis": settings.axis}
+    result["thickness_A"] = settings.thickness
     if settings.interfaces:
         result["conductance_MW_m2K"] = cells[-1]["conductance_MW_m2K"]
         notes += too_short(result["conductance_MW_m2K"])

@@ -43,7 +43,9 @@ class MolecularDynamics(Section):
     the settings file, or those that LAMMPS finds by itself. masses: by element, in place of the
     standard ones. temperature: K. timestep: ps. equilibration: ps at the temperature before anything is sampled.
     pressure_GPa: where given, the cell is found at this pressure first, as long as `equilibration` and in the ways that
-    `box` names; otherwise it stays. stress_limit_GPa: a larger mean pressure is told. runs: independent ones, from
+    `box` names; otherwise it stays. stress_limit_GPa: a larger mean pressure is told. thickness: Å, of a sheet in the
+    xy plane with vacuum above: volumes and cross-sections are those of its area times this, and pressures those in the
+    plane, where alone the cell is found. runs: independent ones, from
     different velocities; each of `time` ps. chunk: ps after which what was sampled is kept. watch: grades along all of
     it; what passes `select` is kept, and a run in which one passes `break` ends with an error.
     """
@@ -62,6 +64,7 @@ class MolecularDynamics(Section):
     pressure_GPa: float | None = None
     box: Literal["iso", "aniso", "tri"] = "iso"
     stress_limit_GPa: Positive = 0.5
+    thickness: Positive | None = None
     runs: int = Field(4, ge=1)
     time: Positive = 200.0
     chunk: Positive = 20.0
@@ -78,6 +81,10 @@ class MolecularDynamics(Section):
             raise ValueError(problem)
         if self.pair is not None and self.watch is not None:
             raise ValueError("`watch` goes with a `potential`: commands of a `pair` style have no grades")
+        if self.thickness is not None and getattr(self, "axis", None) == "z":
+            raise ValueError("`axis`: heat flows in the plane of a sheet, along x or y")
+        if self.thickness is not None and self.repeat[2] > 1:
+            raise ValueError("`repeat`: a sheet with a `thickness` is not repeated along z")
         if self.time < self.chunk:
             raise ValueError(f"`time` ({self.time:g} ps) must not be shorter than `chunk` ({self.chunk:g} ps)")
         for name in ("chunk", "equilibration"):
@@ -99,6 +106,8 @@ class MolecularDynamics(Section):
         form = self.model_dump(
             mode="json", exclude={"folder", "file", "potential", "stress_limit_GPa", *GROWS, *self.analysis()}
         )
+        if self.pressure_GPa is None:
+            form["thickness"] = None  # trajectories do not depend on it
         for name in ("file", "potential"):
             path = getattr(self, name)
             form[name] = path and hashlib.sha256(read_bytes(path)).hexdigest()

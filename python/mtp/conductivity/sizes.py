@@ -28,10 +28,10 @@ def with_size(settings: WithFlux, in_cell: InCell, comm: MPI.Comm, tell: Tell) -
 
 
 def compared(found: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """A result with the part of the size in its error: the distance to κ(∞) of κ(L) = κ(∞) - c/L through both, L³ being
-    the number of atoms."""
+    """A result with the part of the size in its error: the distance to κ(∞) of κ(L) = κ(∞) - c/L through both, L³ (of a
+    sheet L²) being the number of atoms."""
     kappa, smaller = found["kappa_W_mK"], other["kappa_W_mK"]
-    ratio = (other["atoms"] / found["atoms"]) ** (1 / 3)
+    ratio = (other["atoms"] / found["atoms"]) ** (1 / (2 if found.get("thickness_A") else 3))
     factor = ratio / (1 - ratio)  # by which what lies beyond the larger cell exceeds what lies between both
     change, noise = kappa["value"] - smaller["value"], hypot(kappa["error"], smaller["error"])
     error = hypot((1 + factor) * kappa["error"], factor * smaller["error"])

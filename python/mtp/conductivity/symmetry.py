@@ -20,30 +20,47 @@ class Directions:
 
     Attributes:
         groups: of each (k, 3) unit vectors, rows, along which currents have the same spectrum.
-        tensors: of each (3, 3), by which its conductivity counts in the tensor.
+        tensors: of each (d, d), by which its conductivity counts in the tensor; d = 3, or 2 for a sheet.
     """
 
     groups: list[np.ndarray]
     tensors: list[np.ndarray]
 
     def tensor(self, values: Sequence[float]) -> np.ndarray:
-        """(3, 3), from the groups' conductivities."""
+        """(d, d), from the groups' conductivities."""
         return sum(value * tensor for value, tensor in zip(values, self.tensors, strict=True))
 
     def tensor_error(self, errors: Sequence[float]) -> np.ndarray:
-        """(3, 3), standard errors of its elements, if those of the groups are independent."""
+        """(d, d), standard errors of its elements, if those of the groups are independent."""
         return np.sqrt(sum((error * tensor) ** 2 for error, tensor in zip(errors, self.tensors, strict=True)))
 
+    def mean(self, values: Sequence[float]) -> float:
+        """Of the tensor's diagonal."""
+        return float(np.mean(self.tensor(values).diagonal()))
+
     def mean_error(self, errors: Sequence[float]) -> float:
-        """Of a third of the trace."""
-        return float(np.sqrt(sum((e * np.trace(t) / 3) ** 2 for e, t in zip(errors, self.tensors, strict=True))))
+        """Of that mean."""
+        shares = [np.mean(tensor.diagonal()) for tensor in self.tensors]
+        return float(np.linalg.norm(np.multiply(errors, shares)))
 
 
-def directions(unit: Atoms, symmetry: str) -> Directions:
-    """Of a crystal with this unit cell ("crystal"), of an isotropic system, or without any symmetry ("none")."""
+def directions(unit: Atoms, symmetry: str, sheet: bool = False) -> Directions:
+    """Of a crystal with this unit cell ("crystal"), of an isotropic system, or without any symmetry ("none"); of a
+    sheet in the xy plane, those in that plane alone."""
     if symmetry == "isotropic":
-        return Directions([np.eye(3)], [np.eye(3)])
+        d = 2 if sheet else 3
+        return Directions([np.eye(3)[:d]], [np.eye(d)])
     rotations = point_group(unit) if symmetry == "crystal" else np.eye(3)[None]
+    if not sheet:
+        return _of_group(rotations)
+    # in the plane nothing changes where above and below change places; then no tensor mixes z with x and y
+    found = _of_group(np.concatenate([rotations, rotations @ np.diag([1.0, 1.0, -1.0])]))
+    kept = [k for k, group in enumerate(found.groups) if np.abs(group[:, 2]).max() < TOLERANCE]
+    return Directions([found.groups[k] for k in kept], [found.tensors[k][:2, :2] for k in kept])
+
+
+def _of_group(rotations: np.ndarray) -> Directions:
+    """Of a crystal with these rotations (n, 3, 3)."""
     # invariant symmetric tensors: the mean of the character of the symmetric square
     squares = [(np.trace(r) ** 2 + np.trace(r @ r)) / 2 for r in rotations]
     if round(float(np.mean(squares))) > 3:
