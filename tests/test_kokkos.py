@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import mpi4py.MPI as MPI
 import numpy as np
 import pytest
 from ase import Atoms
@@ -31,8 +32,14 @@ from test_lammps import (
     rattled,
     system,
 )
+from test_walks import SI, SPECIES, learned_on_the_way, save, weak_potential
 
+from mtp.configurations import read, write
+from mtp.learning.files import FileWalk
+from mtp.learning.scripts import scripts, write_data
 from mtp.potential import Guard, Potential
+from mtp.settings import Exploration, Selection
+from mtp.structures import explored
 
 pytestmark = pytest.mark.kokkos
 
@@ -192,6 +199,65 @@ def test_device_kernels_know_all_levels(place, level):
         agree(found, expected)
 
 
+def test_mixed_precision_errs_by_the_rounding_of_a_neighbour(place, potentials, plain_results):
+    expected = plain(place, potentials, plain_results)
+    for variant in ("thread", "warp", "team"):
+        cases = {
+            name: (atoms, re.sub(r"(pair_style|overlay) mtp\b", rf"\1 mtp variant {variant} precision mixed", pair))
+            for name, (atoms, pair) in everything(potentials).items()
+            if name != "hybrid"
+        }
+        found = evaluated(place, cases, threads=2)
+        for name, one in found.items():
+            other = expected[name]
+            close(one.energy, other.energy, 1e-6, np.abs(other.energies).sum())
+            for quantity in QUANTITIES:
+                # some 1e-7 for each of the numbers that make a neighbour's share, and shares that cancel
+                close(getattr(one, quantity), getattr(other, quantity), 1e-5)
+        differences = [np.abs(one.forces - expected[name].forces).max() for name, one in found.items()]
+        assert max(differences) > 0  # else the keyword has done nothing
+
+
+def test_mixed_precision_errs_far_less_than_a_fit(place, shared_data):
+    """Forces of a potential of level 16, beside the errors of its fit in configurations that it was fitted to."""
+    shutil.copy(shared_data / "reference" / "cubic_16.mtp", place.here)
+    configurations = read(shared_data / "reference" / "cubic_train_101.cfg", ["Cu"])[::10]
+    pair = f"pair_style mtp variant warp precision {{}}\npair_coeff * * {place.inside}/cubic_16.mtp 0\n"
+    forces = {}
+    for precision in ("double", "mixed"):
+        cases = {str(k): (atoms, pair.format(precision)) for k, atoms in enumerate(configurations)}
+        found = evaluated(place, cases, threads=1)
+        forces[precision] = np.concatenate([found[name].forces for name in cases])
+    labels = np.concatenate([atoms.get_forces() for atoms in configurations])
+    of_fit = np.sqrt(np.mean((forces["double"] - labels) ** 2))
+    of_precision = np.sqrt(np.mean((forces["mixed"] - forces["double"]) ** 2))
+    print(f"force errors: fit {1e3 * of_fit:.3g} meV/Å, precision {1e3 * of_precision:.3g} meV/Å")
+    assert 0 < of_precision < 0.01 * of_fit
+
+
+def test_mixed_precision_keeps_the_energy(place):
+    """What a run of NVE gains or loses is the time step's doing, not that of the precision."""
+    potential = Potential.new(12, ["Si"], cutoff=5.0, min_distance=1.5, n_chebyshev=8)
+    potential.parameters = np.random.default_rng(12).normal(0, 0.01, potential.facts.n_parameters)
+    potential.save(place.here / "level.mtp")
+    atoms = crystal()
+    text = ""
+    for precision in ("double", "mixed"):
+        text += f"clear\n{system(place.here, atoms)}pair_style mtp variant thread precision {precision}\n"
+        text += f"pair_coeff * * {place.inside}/level.mtp Si\nvelocity all create 600 6\ntimestep 0.001\n"
+        text += (
+            "fix move all nve\nthermo 20\nthermo_style custom step etotal\nthermo_modify format float %.17g\nrun 400\n"
+        )
+    rows = re.findall(r"^ *(\d+) +(-?[\d.e+-]+) *$", succeeds(place, text, threads=2), re.MULTILINE)
+    energies = np.array(rows, dtype=float)[:, 1].reshape(2, -1)
+    drift = np.abs(energies - energies[:, :1]).max(axis=1)
+    print(
+        f"largest change of the energy of {len(atoms)} atoms: {drift[0]:.3g} eV in double precision, {drift[1]:.3g} eV"
+    )
+    # rounding errors of single forces are a walk without a direction: far below a tenth of a millielectronvolt an atom
+    assert np.abs(energies[1] - energies[0]).max() < 0.1 * drift[0] + 1e-6 * len(atoms)
+
+
 def test_a_guard_acts_on_the_device(place):
     windows = np.array([[(1.2, 2.6), (1.0, 2.4)], [(1.0, 2.4), (0.8, 2.2)]])
     potential = Potential.new(8, ["Si", "O"], cutoff=5.0, min_distance=1.5, n_chebyshev=8)
@@ -236,12 +302,16 @@ print "highest $(c_grade:%.17g) $(c_highest[1]:%.17g)"
 """
 
 
-@pytest.mark.parametrize(("threads", "ranks"), [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("variant", "threads", "ranks"),
+    [("lanes", 1, 1), ("lanes", 2, 1), ("lanes", 2, 2), ("warp", 2, 1), ("thread", 1, 2)],
+)
 @pytest.mark.parametrize("mode", ["neighbourhood", "configuration"])
-def test_grades_are_python_s(place, potentials, mode, threads, ranks):
+def test_grades_are_python_s(place, potentials, mode, variant, threads, ranks):
     atoms = rattled(crystal(), 77, 0.25)
     expected = potentials.potentials[mode].grade(atoms)
-    pair = f"pair_style mtp/extrapolation\npair_coeff * * {potentials.folder / mode}.almtp Si\n"
+    pair = f"pair_style mtp/extrapolation variant {variant}\n"
+    pair += f"pair_coeff * * {potentials.folder / mode}.almtp Si\n"
     output = succeeds(place, system(place.here, atoms) + pair + GRADES, threads, ranks)
     assert "mtp/extrapolation/kk" in output
     (frame,) = dumped(place.here / "out.dump")
@@ -249,6 +319,41 @@ def test_grades_are_python_s(place, potentials, mode, threads, ranks):
     # 1e-8: derivatives that agree to 1e-13 pass through the inverse of an ill-conditioned matrix
     close(frame[:, 1], per_atom, 1e-8)
     np.testing.assert_allclose(printed(output, "highest"), expected.maximum, rtol=1e-8)
+
+
+@pytest.mark.parametrize("mode", ["neighbourhood", "configuration"])
+def test_grades_of_the_device_are_the_plain_style_s(place, mode):
+    """Of two species, beside atoms of another style; more atoms than a batch holds."""
+    potential = Potential.new(8, ["Si", "O"], cutoff=5.0, min_distance=1.5, n_chebyshev=6)
+    potential.parameters = np.random.default_rng(1).normal(0, 0.1, potential.facts.n_parameters)
+    potential.select([mixed(crystal(1), seed, 2) for seed in range(60)], mode=mode)
+    potential.save(place.here / "graded.almtp")
+    atoms = mixed(crystal(), 77, 3)
+    pair = (
+        f"pair_style hybrid mtp/extrapolation{{}} lj/cut 4.0\n"
+        f"pair_coeff * * mtp/extrapolation {place.inside}/graded.almtp Si O NULL\npair_coeff * 3 lj/cut 0.01 2.0\n"
+    )
+    text = ""
+    for k, how in enumerate(("", " variant thread", " variant warp", " variant team")):
+        folder = place.here / str(k)
+        folder.mkdir()
+        start = system(folder, atoms).replace("read_data data", f"read_data {k}/data")
+        observe = GRADES.replace("out.dump", f"{k}/out.dump").replace("id f_each", "id f_each fx fy fz")
+        text += f"clear\n{start}{pair.format(how)}{observe}"
+    highest = re.findall(r"^highest (\S+)", succeeds(place, text, threads=2), re.MULTILINE)
+    (expected,) = dumped(place.here / "0" / "out.dump")
+    assert expected[:, 1].max() > 1
+    for k in (1, 2, 3):
+        (found,) = dumped(place.here / str(k) / "out.dump")
+        close(found[:, 1], expected[:, 1], 1e-11)
+        close(found[:, 2:], expected[:, 2:], 1e-11)
+        assert float(highest[k]) == pytest.approx(float(highest[0]), rel=1e-11)
+
+
+def mixed(atoms: Atoms, seed: int, n_kinds: int) -> Atoms:
+    atoms = rattled(atoms, seed, 0.1)
+    atoms.symbols = np.random.default_rng(seed).choice(["Si", "O", "C"][:n_kinds], len(atoms))
+    return atoms
 
 
 DYNAMICS = {
@@ -280,6 +385,75 @@ def test_atoms_move_alike(place, potentials, kind):
             close(found[:, column], expected[:, column], 1e-8)
 
 
+ENSEMBLES = {
+    "npt": "fix move all npt temp 600 300 0.05 iso 0 1000 0.5\n",
+    "strained": "fix move all nvt temp 600 600 0.05\nfix box all deform 1 x erate 0.1 remap x\n",
+    "shaken": "fix move all nve\nfix still all momentum 7 linear 1 1 1 rescale\nfix tie all spring/self 0.1\n",
+}
+
+
+@pytest.mark.parametrize(("variant", "threads", "ranks"), [("lanes", 2, 1), ("warp", 1, 2)])
+def test_what_follows_a_rollback_is_what_a_restart_would_give(place, potentials, variant, threads, ranks):
+    potential = potentials.potentials["neighbourhood"]
+    other = potential.copy()
+    other.parameters = 1.5 * potential.parameters
+    other.set_active_set(potential.active_set, "neighbourhood")
+    other.save(place.here / "other.almtp")
+    pair = "pair_style mtp/extrapolation variant {}\npair_coeff * * {} Si\n"
+    first = pair.format(variant, potentials.folder / "neighbourhood.almtp")
+    follows = pair.format(variant, place.inside / "other.almtp")
+    start = system(place.here, crystal()) + first + "velocity all create 4000 6\n"
+    settings = "timestep 0.001\nneigh_modify every 2 delay 0 check no\n"
+    end = "run 120 upto start 0 stop 120\nwrite_dump all custom {}.{}.dump id x y z vx vy vz modify sort id format float %.17g\n"
+    text = ""
+    for name, fixes in ENSEMBLES.items():
+        run = settings + fixes
+        text += f"clear\n{start}{run}run 50 start 0 stop 120\nwrite_restart {name}.restart\n"
+        text += f"clear\nread_restart {name}.restart\n{follows}{run}{end.format(name, 'expected')}"
+        text += f"clear\n{start}{run}fix back all mtp/rollback 50\nrun 79 upto start 0 stop 120\n"
+        text += f"fix_modify back restore\npair_coeff * * other.almtp Si\n{end.format(name, 'found')}"
+    output = succeeds(place, text, threads, ranks)
+    assert output.count("Rolled back from step 79 to step 50") == len(ENSEMBLES)
+    assert "nvt/kk" in output or "npt/kk" in output
+    for name in ENSEMBLES:
+        (found,), (expected,) = (dumped(place.here / f"{name}.{which}.dump") for which in ("found", "expected"))
+        close(found[:, 1:4], expected[:, 1:4], 1e-10)
+        close(found[:, 4:], expected[:, 4:], 1e-9)
+
+
+def test_a_walk_elsewhere_learns_with_kokkos_as_without(place):
+    """The transport `files`: jobs that end at a break, go back and go on from restart files."""
+    potential = weak_potential("neighbourhood")
+    write(place.here / "structure.extxyz", [SI["diamond"]])
+    found = Exploration(file=place.here / "structure.extxyz", temperatures=[1500.0], steps=60)
+    write_data(place.here / "structure.data", explored(found, SPECIES), SPECIES)
+    (script,) = scripts(found, place.here / "structure.data", SPECIES)
+
+    def walk(name, flags, **selection):
+        command = f'env OMP_WAIT_POLICY=passive OMP_PROC_BIND=false "{TOOL}" run lmp {flags}'
+        chosen = Selection(**{"interval": 5, "break": 1e30, **selection})
+        walking = FileWalk(script, chosen, place.here / name, (4,), MPI.COMM_WORLD, command)
+        (place.here / f"{name}.d").mkdir()
+        walking.begin(potential, save(potential, place.here / f"{name}.d" / "0.almtp"), 0)
+        return walking
+
+    grades = [atoms.info["grade"] for atoms in walk("free", "-k on t 2 -sf kk").go_on().flagged]
+    thresholds = {"select": np.quantile(grades, 0.5), "break": np.quantile(grades, 0.7)}
+    learned = []
+    for name, flags in (("plain", ""), ("kokkos", "-k on t 2 -sf kk")):
+        learned.append(learned_on_the_way(walk(name, flags, **thresholds), potential, place.here / f"{name}.d"))
+    (breaks, swaps, last), (breaks_with, swaps_with, last_with) = learned
+    assert breaks_with == breaks
+    assert len(breaks) >= 1
+    assert [step for step, _ in swaps_with] == [step for step, _ in swaps]
+    assert last_with.histogram == last.histogram
+    for one, other in zip(last_with.flagged, last.flagged, strict=True):
+        assert one.info["step"] == other.info["step"]
+        assert one.info["grade"] == pytest.approx(other.info["grade"], rel=1e-7)
+        shift = one.get_scaled_positions() - other.get_scaled_positions()
+        np.testing.assert_allclose(shift, np.round(shift), rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("package", "reason"),
     [
@@ -296,15 +470,18 @@ def test_settings_that_cannot_work_are_refused(place, potentials, package, reaso
 def test_bad_variants_and_coinciding_atoms_are_errors(place, potentials):
     atoms = crystal()
     start, pair = system(place.here, atoms), coeff(potentials, atoms)
+    together = "set atom 7*8 x 1 y 1 z 1\n"
     for change, commands, reason in (
         ("mtp variant block", "", "lanes, thread, warp or team"),
-        ("mtp variant team", "set atom 1*2 x 1 y 1 z 1\n", "at the same place"),
-        ("mtp", "set atom 1*2 x 1 y 1 z 1\n", "at the same place"),
+        ("mtp precision half", "", "double or mixed"),
+        ("mtp precision mixed", "", "for the variants thread, warp and team"),
+        ("mtp variant team", together, r"atom [78]: two atoms are at the same place"),
+        ("mtp", together, r"atom [78]: two atoms are at the same place"),
     ):
         changed = pair.replace("pair_style mtp", f"pair_style {change}")
         done = lmp(place, start + changed + commands + "run 0\n", threads=2)
         assert done.returncode != 0
-        assert reason in done.stdout + done.stderr
+        assert re.search(reason, done.stdout + done.stderr)
 
 
 def test_a_driver_exchanges_coefficients_and_is_stopped_by_a_grade(place, potentials):

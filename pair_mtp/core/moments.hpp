@@ -4,6 +4,7 @@
 
 #include "function.hpp"
 #include "plan.hpp"
+#include "single.hpp"
 
 #include <cstddef>
 
@@ -66,11 +67,18 @@ template <class T> MTP_FUNCTION void add_to_moments(const PlanView &plan, int st
 }
 
 // The same for one monomial and n neighbours, whose radial functions and values of the monomial are `stride` apart: f[mu][stride], mono[stride].
-template <class Array> MTP_FUNCTION void add_monomial(int n_mu, int n, std::size_t stride, const double *f, const double *mono, Array moments)
+// A few products are added up in the lane type: on devices widening one costs more than multiplying it.
+template <class T, class Array> MTP_FUNCTION void add_monomial(int n_mu, int n, std::size_t stride, const T *f, const T *mono, Array moments)
 {
+  constexpr int few = 8;
   for (int mu = 0; mu < n_mu; mu++, f += stride) {
     double sum = moments[mu];
-    for (int k = 0; k < n; k++) sum += f[k] * mono[k];
+    for (int k = 0; k < n;) {
+      const int end = k + few < n ? k + few : n;
+      T part = f[k] * mono[k];
+      for (k++; k < end; k++) part += f[k] * mono[k];
+      sum += widened(part);
+    }
     moments[mu] = sum;
   }
 }

@@ -179,6 +179,8 @@ void Plan::expand_radial_functions(const Potential &potential)
     derived[0] /= 2;
     for (int beta = 0; beta < R; beta++) derived[beta] *= slope;
   }
+  single_series.assign(radial_series.begin(), radial_series.end());
+  single_slopes.assign(radial_slopes.begin(), radial_slopes.end());
 }
 
 void Plan::tabulate_guard(const Potential &potential)

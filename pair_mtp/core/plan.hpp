@@ -63,11 +63,12 @@ struct PlanView {
 
   const int *first_moment;    // [n_monomials + 1], of those that are sums of monomial k
 
-  const double *radial_series;     // [z_i][z_j][mu][beta]: coefficients of T_beta in f_mu / (scaling (r - cutoff)^2)
-  const double *radial_slopes;     // the same of its derivative by r
-  const double *species_coeffs;    // [z_i]
-  const double *moment_coeffs;     // [alpha]
-  const int *scalars;              // moment of scalar alpha
+  const double *radial_series;                   // [z_i][z_j][mu][beta]: coefficients of T_beta in f_mu / (scaling (r - cutoff)^2)
+  const double *radial_slopes;                   // the same of its derivative by r
+  const float *single_series, *single_slopes;    // the same numbers in single precision
+  const double *species_coeffs;                  // [z_i]
+  const double *moment_coeffs;                   // [alpha]
+  const int *scalars;                            // moment of scalar alpha
 
   // The guard, [z_i][z_j]; null without one. Beyond its reach, 0 without a guard, neither of the two does anything.
   const Window *fades;
@@ -103,6 +104,8 @@ class Plan {
     v.first_moment = place(first_moment);
     v.radial_series = place(radial_series);
     v.radial_slopes = place(radial_slopes);
+    v.single_series = place(single_series);
+    v.single_slopes = place(single_slopes);
     v.species_coeffs = place(species_coeffs);
     v.moment_coeffs = place(moment_coeffs);
     v.scalars = place(scalars);
@@ -125,6 +128,7 @@ class Plan {
  private:
   PlanView counts{};
   std::vector<double> radial_series, radial_slopes, species_coeffs, moment_coeffs;
+  std::vector<float> single_series, single_slopes;
   std::vector<Window> fades;
   std::vector<Repulsion> repulsions;
   std::vector<int> moment_of;    // of the file's moments

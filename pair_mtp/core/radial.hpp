@@ -5,6 +5,9 @@
 
 #include "function.hpp"
 #include "plan.hpp"
+#include "single.hpp"
+
+#include <type_traits>
 
 namespace mtp {
 
@@ -42,6 +45,19 @@ MTP_FUNCTION long first_radial_coefficient(const PlanView &plan, int z_i, int z_
   return static_cast<long>(z_i * plan.n_species + z_j) * plan.n_radial * plan.n_chebyshev;
 }
 
+// The tables of Chebyshev coefficients, in the precision of the lane type
+template <class T> MTP_FUNCTION auto series_of(const PlanView &plan)
+{
+  if constexpr (std::is_same_v<T, Single>) return plan.single_series;
+  else return plan.radial_series;
+}
+
+template <class T> MTP_FUNCTION auto slopes_of(const PlanView &plan)
+{
+  if constexpr (std::is_same_v<T, Single>) return plan.single_slopes;
+  else return plan.radial_slopes;
+}
+
 // f[mu] and df[mu] of one pair of species
 template <class T, class Array, class Out>
 MTP_FUNCTION void radial_functions(const PlanView &plan, int z_i, int z_j, T r, T held, Array t, Out f, Out df)
@@ -49,7 +65,7 @@ MTP_FUNCTION void radial_functions(const PlanView &plan, int z_i, int z_j, T r, 
   T smooth, dsmooth;
   cutoff_function(plan, z_i, z_j, r, &smooth, &dsmooth);
   const T moving = smooth * held;
-  const double *c = plan.radial_series + first_radial_coefficient(plan, z_i, z_j), *d = plan.radial_slopes + first_radial_coefficient(plan, z_i, z_j);
+  const auto *c = series_of<T>(plan) + first_radial_coefficient(plan, z_i, z_j), *d = slopes_of<T>(plan) + first_radial_coefficient(plan, z_i, z_j);
   for (int mu = 0; mu < plan.n_radial; mu++, c += plan.n_chebyshev, d += plan.n_chebyshev) {
     T value = t[0] * c[0], slope = t[0] * d[0];
     for (int beta = 1; beta < plan.n_chebyshev; beta++) {

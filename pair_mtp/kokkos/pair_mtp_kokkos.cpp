@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "pair_mtp_kokkos.h"
 
+#include "../lammps/pair_mtp_extrapolation.h"
+
 #include "atom_kokkos.h"
 #include "atom_masks.h"
 #include "error.h"
@@ -9,6 +11,7 @@
 #include "neighbor.h"
 #include "update.h"
 
+#include <climits>
 #include <cstring>
 #include <map>
 #include <string>
@@ -65,30 +68,40 @@ template <class DeviceType, class Style> typename Style::Listed MTPOnHost<Device
   return {found->d_numneigh.data()[i], rows.data() + i * rows.stride(0), static_cast<std::ptrdiff_t>(rows.stride(1))};
 }
 
-template <class DeviceType> PairMTPKokkos<DeviceType>::PairMTPKokkos(LAMMPS *lmp) : MTPOnHost<DeviceType, PairMTP>(lmp) {}
+template <class DeviceType, class Style> MTPOnDevice<DeviceType, Style>::MTPOnDevice(LAMMPS *lmp) : MTPOnHost<DeviceType, Style>(lmp) {}
 
-template <class DeviceType> void PairMTPKokkos<DeviceType>::settings(int narg, char **arg)
+template <class DeviceType, class Style> void MTPOnDevice<DeviceType, Style>::settings(int narg, char **arg)
 {
-  const std::map<std::string, Variant> known = {
+  const std::map<std::string, Variant> variants = {
       {"lanes", Variant::lanes}, {"thread", Variant::thread}, {"warp", Variant::warp}, {"team", Variant::team}};
-  variant = Variant::automatic;
-  if (narg >= 2 && strcmp(arg[narg - 2], "variant") == 0) {
+  const std::map<std::string, bool> precisions = {{"double", false}, {"mixed", true}};
+  const auto chosen = [&](const auto &known, const char *keyword, const char *allowed) {
     const auto found = known.find(arg[narg - 1]);
-    if (found == known.end()) this->error->all(FLERR, "Pair style mtp/kk: variant is lanes, thread, warp or team, not {}", arg[narg - 1]);
-    variant = found->second;
-    narg -= 2;
+    if (found == known.end()) this->error->all(FLERR, "Pair style {}/kk: {} is {}, not {}", this->style, keyword, allowed, arg[narg - 1]);
+    return found->second;
+  };
+  variant = Variant::automatic;
+  mixed = false;
+  for (; narg >= 2; narg -= 2) {
+    if (strcmp(arg[narg - 2], "variant") == 0) variant = chosen(variants, "variant", "lanes, thread, warp or team");
+    else if (strcmp(arg[narg - 2], "precision") == 0) mixed = chosen(precisions, "precision", "double or mixed");
+    else break;
   }
   if (variant == Variant::automatic && this->is_host) variant = Variant::lanes;
-  if (variant == Variant::lanes && !this->is_host) this->error->all(FLERR, "Pair style mtp/kk: variant lanes is for CPUs; there is mtp/kk/host");
+  if (variant == Variant::lanes && !this->is_host)
+    this->error->all(FLERR, "Pair style {}/kk: variant lanes is for CPUs; there is {}/kk/host", this->style, this->style);
+  if (variant == Variant::lanes && mixed)
+    this->error->all(FLERR, "Pair style {}/kk: precision mixed is for devices, or for the variants thread, warp and team", this->style);
   if (variant != Variant::lanes && !std::is_same_v<DeviceType, LMPDeviceType>)
-    this->error->all(FLERR, "Pair style mtp/kk/host has variant lanes alone where there is a device");
+    this->error->all(FLERR, "Pair style {}/kk/host has variant lanes alone where there is a device", this->style);
   this->no_virial_fdotr_compute = variant != Variant::lanes;    // the virial of the whole is summed along
-  PairMTP::settings(narg, arg);
+  Style::settings(narg, arg);
 }
 
 // Threads an atom, 0: one without a team. The more atoms, the fewer: as long as all threads of the device have work, one that has no others to
-// wait for does most. Large tables of moments are for teams, which hold them in the memory near the threads.
-template <class DeviceType> int PairMTPKokkos<DeviceType>::team_size(int n_atoms) const
+// wait for does most. Large tables of moments are for teams, which hold them in the memory near the threads; and so is mixed precision, because a
+// thread alone has a single neighbour to add up before it widens a number.
+template <class DeviceType, class Style> int MTPOnDevice<DeviceType, Style>::team_size(int n_atoms) const
 {
   constexpr int threads_of_warp = 32, threads_of_team = 128, small_table = 100;
   const std::size_t n_threads = DeviceType().concurrency();
@@ -96,20 +109,37 @@ template <class DeviceType> int PairMTPKokkos<DeviceType>::team_size(int n_atoms
   if (chosen == Variant::automatic) {
     chosen = Variant::warp;
     if (static_cast<std::size_t>(n_atoms) * threads_of_team <= n_threads) chosen = Variant::team;
-    if (static_cast<std::size_t>(n_atoms) >= n_threads && plan->view().n_moments <= small_table) chosen = Variant::thread;
+    if (static_cast<std::size_t>(n_atoms) >= n_threads && plan->view().n_moments <= small_table && !mixed) chosen = Variant::thread;
   }
   if (chosen == Variant::thread) return 0;
   if (this->is_host) return chosen == Variant::warp ? 1 : static_cast<int>(n_threads);
   return chosen == Variant::warp ? threads_of_warp : threads_of_team;
 }
 
-template <class DeviceType> void PairMTPKokkos<DeviceType>::compute(int eflag, int vflag)
+template <class DeviceType, class Style> mtp::DeviceAtoms MTPOnDevice<DeviceType, Style>::listed_atoms() const
+{
+  auto x = this->atomKK->k_x.template view<DeviceType>();
+  static_assert(std::is_same_v<std::decay_t<decltype(x(0, 0))>, double>,
+                "mtp/kk takes positions in double precision: build LAMMPS with KOKKOS_PREC=double; `precision mixed` is this style's own");
+  const auto *const list = static_cast<NeighListKokkos<DeviceType> *>(this->list);
+  mtp::DeviceAtoms atoms;
+  atoms.n = list->inum;
+  atoms.index_mask = NEIGHMASK;
+  atoms.centres = list->d_ilist.data();
+  atoms.n_listed = list->d_numneigh.data();
+  atoms.listed = {list->d_neighbors.data(), {list->d_neighbors.stride(0), list->d_neighbors.stride(1)}};
+  atoms.type = this->atomKK->k_type.template view<DeviceType>().data();
+  atoms.species_of_type = species.data();
+  atoms.positions = {x.data(), {x.stride(0), x.stride(1)}};
+  return atoms;
+}
+
+template <class DeviceType, class Style> void MTPOnDevice<DeviceType, Style>::evaluate_atoms(int eflag, int vflag, bool all_scalars)
 {
   if (variant == Variant::lanes) {
-    MTPOnHost<DeviceType, PairMTP>::compute(eflag, vflag);
+    Style::evaluate_atoms(eflag, vflag, all_scalars);
     return;
   }
-  this->use_current_model();
   if (planned != this->model) {
     planned = this->model;
     plan = std::make_unique<mtp::DevicePlan<DeviceType>>(planned->plan);
@@ -118,23 +148,6 @@ template <class DeviceType> void PairMTPKokkos<DeviceType>::compute(int eflag, i
                                                                                                                      this->species_of_type.size()));
   }
   this->ev_init(eflag, vflag);
-  this->atomKK->sync(this->execution_space, this->datamask_read);
-
-  auto x = this->atomKK->k_x.template view<DeviceType>();
-  auto f = this->atomKK->k_f.template view<DeviceType>();
-  auto type = this->atomKK->k_type.template view<DeviceType>();
-  static_assert(std::is_same_v<std::decay_t<decltype(f(0, 0))>, double> && std::is_same_v<std::decay_t<decltype(x(0, 0))>, double>,
-                "mtp/kk computes in double precision: build LAMMPS with KOKKOS_PREC=double");
-  const auto *const list = static_cast<NeighListKokkos<DeviceType> *>(this->list);
-  mtp::DeviceAtoms atoms;
-  atoms.n = list->inum;
-  atoms.index_mask = NEIGHMASK;
-  atoms.centres = list->d_ilist.data();
-  atoms.n_listed = list->d_numneigh.data();
-  atoms.listed = {list->d_neighbors.data(), {list->d_neighbors.stride(0), list->d_neighbors.stride(1)}};
-  atoms.type = type.data();
-  atoms.species_of_type = species.data();
-  atoms.positions = {x.data(), {x.stride(0), x.stride(1)}};
 
   const std::size_t n_all = this->atom->nlocal + this->atom->nghost;
   const auto cleared = [](Kokkos::View<double *, Space> &view, std::size_t n) {
@@ -142,6 +155,9 @@ template <class DeviceType> void PairMTPKokkos<DeviceType>::compute(int eflag, i
     Kokkos::deep_copy(view, 0.0);
     return view.data();
   };
+  auto f = this->atomKK->k_f.template view<DeviceType>();
+  static_assert(std::is_same_v<std::decay_t<decltype(f(0, 0))>, double>,
+                "mtp/kk sums forces in double precision: build LAMMPS with KOKKOS_PREC=double");
   mtp::DeviceSums sums;
   sums.unit = this->energy_unit;
   sums.any_virial = this->vflag_either;
@@ -150,9 +166,8 @@ template <class DeviceType> void PairMTPKokkos<DeviceType>::compute(int eflag, i
   if (this->vflag_atom) sums.six = cleared(six, 6 * n_all);
   if (this->cvflag_atom) sums.nine = cleared(nine, 9 * n_all);
 
-  const mtp::SiteTotals totals = sites.evaluate(plan->view(), atoms, sums, team_size(atoms.n));
+  const mtp::SiteTotals totals = evaluate_on_device(listed_atoms(), sums, all_scalars);
   raise(totals);
-  this->atomKK->modified(this->execution_space, this->datamask_modify);
   if (this->eflag_global) this->eng_vdwl += totals.energy;
   if (this->vflag_global)
     for (int k = 0; k < 6; k++) this->virial[k] += totals.virial[k];
@@ -165,28 +180,42 @@ template <class DeviceType> void PairMTPKokkos<DeviceType>::compute(int eflag, i
   if (sums.nine && n_all) take(nine, this->cvatom[0], 9 * n_all);
 }
 
-template <class DeviceType> void PairMTPKokkos<DeviceType>::raise(const mtp::SiteTotals &totals) const
+template <class DeviceType, class Style>
+mtp::SiteTotals MTPOnDevice<DeviceType, Style>::evaluate_on_device(const mtp::DeviceAtoms &atoms, const mtp::DeviceSums &sums, bool)
 {
-  const char *const where = "Pair style mtp/kk at step";
-  if (totals.n_coinciding)
-    this->error->one(FLERR, "{} {}: {} pairs of atoms are at the same place, or a position is NaN", where, this->update->ntimestep,
-                     totals.n_coinciding);
-  if (totals.n_not_finite)
-    this->error->one(FLERR,
-                     "{} {}: the energies of {} atoms are not finite: atoms are far closer than in any training data, or coefficients are damaged",
-                     where, this->update->ntimestep, totals.n_not_finite);
+  if (mixed) return sites.template evaluate<mtp::Single>(plan->view(), atoms, sums, team_size(atoms.n));
+  return sites.template evaluate<double>(plan->view(), atoms, sums, team_size(atoms.n));
 }
 
-template <class DeviceType> double PairMTPKokkos<DeviceType>::memory_usage()
+template <class DeviceType, class Style> void MTPOnDevice<DeviceType, Style>::raise(const mtp::SiteTotals &totals) const
+{
+  const char *problem = nullptr;
+  int i = INT_MAX;
+  if (totals.not_finite != INT_MAX) {
+    i = totals.not_finite;
+    problem = "the site energy is not finite: atoms are far closer than in any training data, or coefficients are damaged";
+  }
+  if (totals.coinciding != INT_MAX) {
+    i = totals.coinciding;
+    problem = "two atoms are at the same place, or a position is NaN";
+  }
+  if (!problem) return;
+  this->atomKK->sync(Host, TAG_MASK);
+  this->error->one(FLERR, "Pair style {} at step {}, atom {}: {}", this->style, this->update->ntimestep,
+                   this->atom->tag_enable ? this->atom->tag[i] : i + 1, problem);
+}
+
+template <class DeviceType, class Style> double MTPOnDevice<DeviceType, Style>::memory_usage()
 {
   const std::size_t sums = energies.extent(0) + six.extent(0) + nine.extent(0);
-  return PairMTP::memory_usage() + static_cast<double>(sites.bytes() + sums * sizeof(double));
+  return Style::memory_usage() + static_cast<double>(sites.bytes() + sums * sizeof(double));
 }
 
 namespace LAMMPS_NS {
-template class MTPOnHost<LMPHostType, PairMTPExtrapolation>;
-template class PairMTPKokkos<LMPHostType>;
+template class MTPOnDevice<LMPHostType, PairMTP>;
+template class MTPOnDevice<LMPHostType, PairMTPExtrapolation>;
 #ifdef LMP_KOKKOS_GPU
-template class PairMTPKokkos<LMPDeviceType>;
+template class MTPOnDevice<LMPDeviceType, PairMTP>;
+template class MTPOnDevice<LMPDeviceType, PairMTPExtrapolation>;
 #endif
 }    // namespace LAMMPS_NS

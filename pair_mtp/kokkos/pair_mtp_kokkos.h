@@ -2,29 +2,25 @@
 // pair_style mtp/kk, mtp/extrapolation/kk: as mtp and mtp/extrapolation, for LAMMPS' KOKKOS package. Input files are the same; `-k on t N -sf kk`
 // chooses these styles.
 //
-//   pair_style mtp/kk [variant lanes|thread|warp|team]
+//   pair_style mtp/kk [variant lanes|thread|warp|team] [precision double|mixed]
 //
 // lanes: the sweeps of the plain styles, eight atoms at once in the vectors of a CPU, with the threads and the lists of Kokkos. The default on the
-// host, and what grades are computed with.
+// host.
 // thread, warp, team: an atom for one, 32 or 128 threads of a device (sites_of_device.hpp); without the keyword by the number of atoms. On the host a
 // warp is one thread and a team all of them: slow, to test what a device computes.
+// precision mixed: what belongs to one neighbour is computed in single precision; not with lanes, and not on steps with grades.
 #ifdef PAIR_CLASS
 // clang-format off
 PairStyle(mtp/kk,PairMTPKokkos<LMPDeviceType>);
 PairStyle(mtp/kk/device,PairMTPKokkos<LMPDeviceType>);
 PairStyle(mtp/kk/host,PairMTPKokkos<LMPHostType>);
-#ifndef LMP_KOKKOS_GPU
-PairStyle(mtp/extrapolation/kk,PairMTPExtrapolationKokkos<LMPHostType>);
-PairStyle(mtp/extrapolation/kk/device,PairMTPExtrapolationKokkos<LMPHostType>);
-#endif
-PairStyle(mtp/extrapolation/kk/host,PairMTPExtrapolationKokkos<LMPHostType>);
 // clang-format on
 #else
 
 #ifndef LMP_PAIR_MTP_KOKKOS_H
 #define LMP_PAIR_MTP_KOKKOS_H
 
-#include "../lammps/pair_mtp_extrapolation.h"
+#include "../lammps/pair_mtp.h"
 #include "sites_of_device.hpp"
 
 #include "kokkos_type.h"
@@ -52,30 +48,38 @@ template <class DeviceType, class Style> class MTPOnHost : public Style {
   Listed listed(int i) const override;
 };
 
-template <class DeviceType> class PairMTPKokkos : public MTPOnHost<DeviceType, PairMTP> {
+// And with the kernels for devices. Style: PairMTP, or what derives from it.
+template <class DeviceType, class Style> class MTPOnDevice : public MTPOnHost<DeviceType, Style> {
  public:
-  explicit PairMTPKokkos(class LAMMPS *lmp);
+  explicit MTPOnDevice(class LAMMPS *lmp);
 
   void settings(int narg, char **arg) override;
-  void compute(int eflag, int vflag) override;
   double memory_usage() override;
 
- private:
+ protected:
   enum class Variant { automatic, lanes, thread, warp, team };
   using Space = typename DeviceType::memory_space;
 
   Variant variant = Variant::automatic;
+  bool mixed = false;
   std::shared_ptr<const mtp::Model> planned;    // the one that `plan` is of
   std::unique_ptr<mtp::DevicePlan<DeviceType>> plan;
   mtp::DeviceSites<DeviceType> sites;
   Kokkos::View<int *, Space> species;    // of types
+
+  void evaluate_atoms(int eflag, int vflag, bool all_scalars) override;
+  // all_scalars: for styles that want more than energy and forces
+  virtual mtp::SiteTotals evaluate_on_device(const mtp::DeviceAtoms &atoms, const mtp::DeviceSums &sums, bool all_scalars);
+  mtp::DeviceAtoms listed_atoms() const;
+  int team_size(int n_atoms) const;
+
+ private:
   Kokkos::View<double *, Space> energies, six, nine;
 
-  int team_size(int n_atoms) const;
   void raise(const mtp::SiteTotals &totals) const;
 };
 
-template <class DeviceType> using PairMTPExtrapolationKokkos = MTPOnHost<DeviceType, PairMTPExtrapolation>;
+template <class DeviceType> using PairMTPKokkos = MTPOnDevice<DeviceType, PairMTP>;
 
 }    // namespace LAMMPS_NS
 

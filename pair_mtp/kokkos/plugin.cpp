@@ -2,7 +2,7 @@
 // mtpkkplugin.so. Only the names with /kk: LAMMPS takes them where the input says `suffix kk`; the others are in mtpplugin.so.
 #include "../lammps/plugin.hpp"
 
-#include "pair_mtp_kokkos.h"
+#include "pair_mtp_extrapolation_kokkos.h"
 
 using namespace LAMMPS_NS;
 
@@ -15,9 +15,7 @@ extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void *l
   styles.pair("mtp/kk/device", mtp, create_pair<PairMTPKokkos<LMPDeviceType>>);
   styles.pair("mtp/kk/host", mtp, create_pair<PairMTPKokkos<LMPHostType>>);
   const char *const extrapolation = "moment tensor potentials with extrapolation grades, pair style mtp/extrapolation/kk";
-#ifndef LMP_KOKKOS_GPU    // else LAMMPS takes mtp/extrapolation, and brings the atoms to the host for it
-  styles.pair("mtp/extrapolation/kk", extrapolation, create_pair<PairMTPExtrapolationKokkos<LMPHostType>>);
-  styles.pair("mtp/extrapolation/kk/device", extrapolation, create_pair<PairMTPExtrapolationKokkos<LMPHostType>>);
-#endif
+  styles.pair("mtp/extrapolation/kk", extrapolation, create_pair<PairMTPExtrapolationKokkos<LMPDeviceType>>);
+  styles.pair("mtp/extrapolation/kk/device", extrapolation, create_pair<PairMTPExtrapolationKokkos<LMPDeviceType>>);
   styles.pair("mtp/extrapolation/kk/host", extrapolation, create_pair<PairMTPExtrapolationKokkos<LMPHostType>>);
 }

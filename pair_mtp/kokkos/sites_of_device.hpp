@@ -7,6 +7,9 @@
 // level. Backward: each thread pulls the adjoints back to one neighbour, and adds its force. A thread alone does the same with chunks of one.
 // Of a neighbour nothing is kept from one sweep to the other, so memory grows with neither the neighbours nor the atoms: as many atoms are under way
 // as the device has threads for, one after another.
+//
+// T is double, or Single: then all that belongs to one neighbour is computed in single precision, up to its force. What is summed over neighbours and
+// the products of moments stay in double precision, and so do the differences of positions.
 #pragma once
 
 #include "../core/adjoint.hpp"
@@ -14,21 +17,24 @@
 #include "../core/moments.hpp"
 #include "../core/plan.hpp"
 #include "../core/radial.hpp"
+#include "../core/single.hpp"
 
 #include <Kokkos_Core.hpp>
 
 #include <algorithm>
+#include <climits>
 #include <cstddef>
+#include <type_traits>
 #include <vector>
 
 namespace mtp {
 
 // An array whose elements are `stride` apart: neighbouring threads have neighbouring elements.
-struct Strided {
-  double *first;
+template <class T> struct Strided {
+  T *first;
   std::size_t stride;
 
-  MTP_FUNCTION double &operator[](int k) const { return first[k * stride]; }
+  MTP_FUNCTION T &operator[](int k) const { return first[k * stride]; }
   MTP_FUNCTION Strided operator+(int k) const { return {first + k * static_cast<std::ptrdiff_t>(stride), stride}; }
 };
 
@@ -61,31 +67,32 @@ struct DeviceSums {
 
 struct SiteTotals {
   double energy = 0, virial[6] = {};
-  int n_coinciding = 0, n_not_finite = 0;
+  int coinciding = INT_MAX, not_finite = INT_MAX;    // the first atom of which this is so
 
   MTP_FUNCTION void operator+=(const SiteTotals &other)
   {
     energy += other.energy;
     for (int k = 0; k < 6; k++) virial[k] += other.virial[k];
-    n_coinciding += other.n_coinciding;
-    n_not_finite += other.n_not_finite;
+    keep_first(coinciding, other.coinciding);
+    keep_first(not_finite, other.not_finite);
   }
+  static MTP_FUNCTION void keep_first(int &first, int other) { first = other < first ? other : first; }
 };
 
 // What a team works with. The table of a chunk has a column for each of its threads.
-struct SiteMemory {
-  Strided moments, adjoint;
-  double *chunk;
+template <class T> struct SiteMemory {
+  Strided<double> moments, adjoint;
+  T *chunk;
   std::size_t columns;    // distance between rows
 
-  MTP_FUNCTION Strided column(int row, int thread) const { return {chunk + row * columns + thread, columns}; }
+  MTP_FUNCTION Strided<T> column(int row, int thread) const { return {chunk + row * columns + thread, columns}; }
 };
+
+constexpr int n_sums_of_site = 10;    // force, virial, energy
 
 // Rows of a chunk's table
 struct ChunkRows {
-  int f, df, angular, mono, bar, n;    // bar: also the Chebyshev polynomials, which are done with before, and what the threads sum up after
-
-  static constexpr int n_sums = 10;    // force, virial, energy
+  int f, df, angular, mono, bar, n;    // bar: also the Chebyshev polynomials, where the monomials' bars are not yet, or not any more, needed
 
   MTP_FUNCTION explicit ChunkRows(const PlanView &plan)
   {
@@ -94,13 +101,15 @@ struct ChunkRows {
     angular = df + plan.n_radial;
     mono = angular + plan.n_radial;
     bar = mono + plan.n_monomials;
-    int n_bar = plan.n_monomials > plan.n_chebyshev ? plan.n_monomials : plan.n_chebyshev;
-    if (n_bar < n_sums) n_bar = n_sums;
-    n = bar + n_bar;
+    n = bar + (plan.n_monomials > plan.n_chebyshev ? plan.n_monomials : plan.n_chebyshev);
+    constexpr int doubles = sizeof(double) / sizeof(float);    // the threads' sums take the place of the table
+    if (n < doubles * n_sums_of_site) n = doubles * n_sums_of_site;
   }
 };
 
 struct OneThread {
+  static constexpr bool alone = true;
+
   MTP_FUNCTION int rank() const { return 0; }
   MTP_FUNCTION int size() const { return 1; }
   MTP_FUNCTION void barrier() const {}
@@ -108,6 +117,7 @@ struct OneThread {
 };
 
 template <class Member> struct ThreadsOfTeam {
+  static constexpr bool alone = false;
   const Member &member;
 
   MTP_FUNCTION int rank() const { return member.team_rank(); }
@@ -118,36 +128,52 @@ template <class Member> struct ThreadsOfTeam {
 
 constexpr double same_place = 1e-6;    // Angstrom, as in Sites
 
-// One atom, by one team
-template <class Team> class SiteOfTeam {
+// Of dV_i/dtheta: the radial coefficients of an atom's pairs, and these with its species coefficient and the moment coefficients
+MTP_FUNCTION int n_radial_active(const PlanView &plan)
+{
+  return plan.n_species * plan.n_radial * plan.n_chebyshev;
+}
+
+MTP_FUNCTION int n_active(const PlanView &plan)
+{
+  return n_radial_active(plan) + 1 + plan.n_scalar;
+}
+
+// One atom, by one team. graded: its dV_i/dtheta as well, in the order of Sites::parameter_gradient.
+template <class T, bool graded, class Team> class SiteOfTeam {
  public:
-  MTP_FUNCTION SiteOfTeam(const Team &t, const PlanView &p, const DeviceAtoms &a, const SiteMemory &m)
+  MTP_FUNCTION SiteOfTeam(const Team &t, const PlanView &p, const DeviceAtoms &a, const SiteMemory<T> &m)
       : team(t), plan(p), atoms(a), memory(m), rows(p)
   {
   }
 
-  MTP_FUNCTION void evaluate(int i, const DeviceSums &sums, SiteTotals &totals)
+  MTP_FUNCTION void evaluate(int i, const DeviceSums &sums, SiteTotals &totals, double *row)
   {
     centre = i;
     species = atoms.species_of_type[atoms.type[i]];
     if (species < 0) return;
+    if (graded)
+      for (int k = team.rank(); k < n_radial_active(plan); k += team.size()) row[k] = 0;
     sum_moments(totals);
     const double energy = contract_moments();
-    add_forces(energy, sums, totals);
+    if (graded) take_scalars(row);
+    narrow_adjoints();
+    add_forces(energy, sums, totals, row);
   }
 
  private:
   const Team &team;
   const PlanView &plan;
   const DeviceAtoms &atoms;
-  const SiteMemory &memory;
+  const SiteMemory<T> &memory;
   const ChunkRows rows;
   int centre = 0, species = 0;
 
   struct Neighbour {
     int atom = 0, species = -1;
     bool inside = false;
-    double r[3] = {}, u[1][3] = {}, distance = 0, inverse = 0;
+    double r[3] = {};
+    T u[1][3] = {}, distance = {}, inverse = {};
   };
 
   // Neighbour k of the list; outside: farther than the cutoff, or not this potential's
@@ -164,9 +190,9 @@ template <class Team> class SiteOfTeam {
     }
     found.inside = found.species >= 0 && !(squared >= plan.cutoff * plan.cutoff);
     if (!found.inside) return found;
-    found.distance = square_root(squared);
-    found.inverse = 1 / found.distance;
-    for (int a = 0; a < 3; a++) found.u[0][a] = found.r[a] * found.inverse;
+    found.distance = square_root(T(squared));
+    found.inverse = 1.0 / found.distance;
+    for (int a = 0; a < 3; a++) found.u[0][a] = T(found.r[a]) * found.inverse;
     return found;
   }
 
@@ -174,12 +200,12 @@ template <class Team> class SiteOfTeam {
   MTP_FUNCTION void tabulate(const Neighbour &n) const
   {
     const int thread = team.rank();
-    const Strided f = memory.column(rows.f, thread), polynomials = memory.column(rows.bar, thread);
+    const Strided<T> f = memory.column(rows.f, thread), polynomials = memory.column(rows.bar, thread);
     if (n.inside) {
-      const double held = chebyshev(plan, species, n.species, n.distance, polynomials);
+      const T held = chebyshev(plan, species, n.species, n.distance, polynomials);
       radial_functions(plan, species, n.species, n.distance, held, polynomials, f, memory.column(rows.df, thread));
     } else
-      for (int mu = 0; mu < plan.n_radial; mu++) f[mu] = 0;
+      for (int mu = 0; mu < plan.n_radial; mu++) f[mu] = T{};
     monomials<1>(plan, n.u, memory.column(rows.mono, thread));
   }
 
@@ -189,7 +215,7 @@ template <class Team> class SiteOfTeam {
     for (int k = team.rank(); k < plan.n_summed; k += team.size()) memory.moments[k] = 0;
     for (int first = 0; first < n; first += team.size()) {
       const Neighbour mine = neighbour(first + team.rank());
-      if (mine.inside && !(mine.distance > same_place)) totals.n_coinciding++;
+      if (mine.inside && !(widened(mine.distance) > same_place)) SiteTotals::keep_first(totals.coinciding, centre);
       tabulate(mine);
       team.barrier();
       const int n_columns = n - first < team.size() ? n - first : team.size();
@@ -209,7 +235,7 @@ template <class Team> class SiteOfTeam {
   // From the summed moments to their adjoints; returns this thread's share of the energy.
   MTP_FUNCTION double contract_moments() const
   {
-    const Strided m = memory.moments, adjoint = memory.adjoint;
+    const Strided<double> m = memory.moments, adjoint = memory.adjoint;
     const PlanView &p = plan;
     team.barrier();
     for (int l = 0; l < p.expansion_levels.n; l++) for_level(p.expansion_levels, l, [&](int k) { expand_one(p.expansions[k], m); });
@@ -221,48 +247,131 @@ template <class Team> class SiteOfTeam {
     return energy;
   }
 
-  MTP_FUNCTION void add_forces(double energy, const DeviceSums &sums, SiteTotals &totals) const
+  // The basis functions one by one
+  MTP_FUNCTION void take_scalars(double *row) const
+  {
+    const PlanView &p = plan;
+    const Strided<double> m = memory.moments;
+    for (int l = 0; l < p.target_levels.n; l++) for_level(p.target_levels, l, [&](int k) { contract_one(p, p.targets[k], m); });
+    double *const scalars = row + n_radial_active(p) + 1;
+    if (team.rank() == 0) scalars[-1] = 1;
+    for (int alpha = team.rank(); alpha < p.n_scalar; alpha += team.size()) scalars[alpha] = m[p.scalars[alpha]];
+  }
+
+  // The adjoints in the precision of the backward sweep. The moments are done with: a number of single precision takes the place of a moment.
+  MTP_FUNCTION Strided<T> adjoints() const
+  {
+    if constexpr (std::is_same_v<T, double>) return memory.adjoint;
+    else return {reinterpret_cast<T *>(memory.moments.first), memory.moments.stride * (sizeof(double) / sizeof(T))};
+  }
+
+  MTP_FUNCTION void narrow_adjoints() const
+  {
+    if constexpr (!std::is_same_v<T, double>) {
+      const Strided<T> narrow = adjoints();
+      for (int k = team.rank(); k < plan.n_summed; k += team.size()) narrow[k] = T(memory.adjoint[k]);
+      team.barrier();
+    }
+  }
+
+  MTP_FUNCTION void add_forces(double energy, const DeviceSums &sums, SiteTotals &totals, double *row) const
+  {
+    const int thread = team.rank(), n = atoms.n_listed[centre];
+    double of_centre[n_sums_of_site] = {};
+    const auto pull = [&](const Neighbour &one) {
+      tabulate(one);
+      T narrow[1][3];
+      pull_back<1>(plan, plan.n_radial, one.u, &one.inverse, memory.column(rows.f, thread), memory.column(rows.df, thread),
+                   memory.column(rows.mono, thread), adjoints(), memory.column(rows.bar, thread), memory.column(rows.angular, thread), narrow);
+      double g[3] = {widened(narrow[0][0]), widened(narrow[0][1]), widened(narrow[0][2])};
+      energy += add_repulsion(one, g);
+      book(one, g, sums, of_centre, totals);
+    };
+    if (graded)
+      for (int first = 0; first < n; first += team.size()) {    // all threads, one and the same chunk
+        const Neighbour mine = neighbour(first + thread);
+        if (mine.inside) pull(mine);
+        weigh(mine);
+        team.barrier();
+        add_to_row(n - first < team.size() ? n - first : team.size(), row);
+        team.barrier();
+      }
+    else
+      for (int k = thread; k < n; k += team.size()) {
+        const Neighbour mine = neighbour(k);
+        if (mine.inside) pull(mine);
+      }
+    of_centre[9] = energy;
+    add_up(of_centre, [&](int k, double sum) { book_centre(k, sum, sums, totals); });
+  }
+
+  // Into this thread's column: of how much weight the neighbour's Chebyshev polynomials are in dV_i/dc_(mu beta), and what they are; its species
+  MTP_FUNCTION void weigh(const Neighbour &n) const
   {
     const int thread = team.rank();
-    double of_centre[ChunkRows::n_sums] = {};
-    for (int k = thread; k < atoms.n_listed[centre]; k += team.size()) {
-      const Neighbour n = neighbour(k);
-      if (!n.inside) continue;
-      tabulate(n);
-      double g[1][3];
-      pull_back<1>(plan, plan.n_radial, n.u, &n.inverse, memory.column(rows.f, thread), memory.column(rows.df, thread),
-                   memory.column(rows.mono, thread), memory.adjoint, memory.column(rows.bar, thread), memory.column(rows.angular, thread), g);
-      energy += add_repulsion(n, g[0]);
-      book(n, g[0], sums, of_centre, totals);
-    }
-    of_centre[9] = energy;
-    const Strided mine = memory.column(rows.bar, thread);
-    for (int k = 0; k < ChunkRows::n_sums; k++) mine[k] = of_centre[k];
-    team.barrier();
-    for (int k = thread; k < ChunkRows::n_sums; k += team.size()) {
+    const Strided<T> weights = memory.column(rows.angular, thread);
+    memory.column(rows.f, thread)[0] = T(static_cast<double>(n.inside ? n.species : -1));
+    if (!n.inside) return;
+    T smooth, dsmooth;
+    cutoff_function(plan, species, n.species, n.distance, &smooth, &dsmooth);
+    chebyshev(plan, species, n.species, n.distance, memory.column(rows.bar, thread));
+    for (int mu = 0; mu < plan.n_radial; mu++) weights[mu] = weights[mu] * smooth;
+  }
+
+  MTP_FUNCTION void add_to_row(int n_columns, double *row) const
+  {
+    const int of_species = plan.n_radial * plan.n_chebyshev;
+    for (int k = team.rank(); k < n_radial_active(plan); k += team.size()) {
+      const int z = k / of_species, mu = k % of_species / plan.n_chebyshev, beta = k % plan.n_chebyshev;
       double sum = 0;
-      for (int column = 0; column < team.size(); column++) sum += memory.column(rows.bar + k, column)[0];
-      if (k < 3) Kokkos::atomic_add(&sums.forces(centre, k), sum);
-      else if (k < 9) {
-        if (sums.six) Kokkos::atomic_add(&sums.six[6 * static_cast<std::size_t>(centre) + k - 3], sum);
-      } else {
-        if (!(sum - sum == 0.0)) totals.n_not_finite++;
-        totals.energy += sums.unit * sum;
-        if (sums.energies) sums.energies[centre] += sums.unit * sum;
-      }
+      for (int column = 0; column < n_columns; column++)
+        if (static_cast<int>(widened(memory.column(rows.f, column)[0])) == z)
+          sum += widened(memory.column(rows.angular + mu, column)[0] * memory.column(rows.bar + beta, column)[0]);
+      row[k] += sum;
     }
-    team.barrier();
+  }
+
+  // take(k, sum over the threads) of each, by some thread
+  template <class Take> MTP_FUNCTION void add_up(const double *of_thread, const Take &take) const
+  {
+    if constexpr (Team::alone)
+      for (int k = 0; k < n_sums_of_site; k++) take(k, of_thread[k]);
+    else {
+      double *const sums = reinterpret_cast<double *>(memory.chunk);
+      team.barrier();
+      for (int k = 0; k < n_sums_of_site; k++) sums[k * memory.columns + team.rank()] = of_thread[k];
+      team.barrier();
+      for (int k = team.rank(); k < n_sums_of_site; k += team.size()) {
+        double sum = 0;
+        for (int column = 0; column < team.size(); column++) sum += sums[k * memory.columns + column];
+        take(k, sum);
+      }
+      team.barrier();
+    }
+  }
+
+  MTP_FUNCTION void book_centre(int k, double sum, const DeviceSums &sums, SiteTotals &totals) const
+  {
+    if (k < 3) Kokkos::atomic_add(&sums.forces(centre, k), sum);
+    else if (k < 9) {
+      if (sums.six) Kokkos::atomic_add(&sums.six[6 * static_cast<std::size_t>(centre) + k - 3], sum);
+    } else {
+      if (!(sum - sum == 0.0)) SiteTotals::keep_first(totals.not_finite, centre);
+      totals.energy += sums.unit * sum;
+      if (sums.energies) sums.energies[centre] += sums.unit * sum;
+    }
   }
 
   // Adds to the gradient of the neighbour; returns the energy.
   MTP_FUNCTION double add_repulsion(const Neighbour &n, double *g) const
   {
-    if (!(n.distance < plan.repulsion_reach)) return 0;
+    const double distance = widened(n.distance);
+    if (!(distance < plan.repulsion_reach)) return 0;
     const Repulsion &pair = plan.repulsions[species * plan.n_species + n.species];
-    if (!(n.distance < pair.window.outer)) return 0;
+    if (!(distance < pair.window.outer)) return 0;
     double value, slope;
-    switched_repulsion(pair, n.distance, &value, &slope);
-    for (int a = 0; a < 3; a++) g[a] += slope / 2 * n.u[0][a];
+    switched_repulsion(pair, distance, &value, &slope);
+    for (int a = 0; a < 3; a++) g[a] += slope / 2 * widened(n.u[0][a]);
     return value / 2;
   }
 
@@ -316,52 +425,57 @@ template <class DeviceType> class DevicePlan {
   PlanView on_device;
 };
 
-struct AtomsOfTeams {
+template <class T, bool graded> struct AtomsOfTeams {
   using value_type = SiteTotals;
 
   PlanView plan;
   DeviceAtoms atoms;
   DeviceSums sums;
+  double *rows;                                       // [atom][n_active]
   int team_size, level_of_moments, level_of_chunk;    // of Kokkos' scratch: 0 is near the threads, 1 in the device's memory
 
   std::size_t bytes_of_moments() const { return 2 * static_cast<std::size_t>(plan.n_moments) * sizeof(double); }
   // an odd distance between rows: threads that read a column each do not wait for each other
   std::size_t columns() const { return static_cast<std::size_t>(team_size) | 1; }
-  std::size_t bytes_of_chunk() const { return ChunkRows(plan).n * columns() * sizeof(double); }
+  std::size_t bytes_of_chunk() const { return ChunkRows(plan).n * columns() * sizeof(T); }
 
   template <class Member> MTP_FUNCTION void operator()(const Member &member, SiteTotals &totals) const
   {
     const ThreadsOfTeam<Member> team{member};
     const std::size_t n = plan.n_moments, width = static_cast<std::size_t>(member.team_size()) | 1;
     double *const moments = static_cast<double *>(member.team_scratch(level_of_moments).get_shmem(2 * n * sizeof(double)));
-    double *const chunk = static_cast<double *>(member.team_scratch(level_of_chunk).get_shmem(ChunkRows(plan).n * width * sizeof(double)));
-    const SiteMemory memory = {{moments, 1}, {moments + n, 1}, chunk, width};
-    SiteOfTeam<ThreadsOfTeam<Member>> site(team, plan, atoms, memory);
-    for (int k = member.league_rank(); k < atoms.n; k += member.league_size()) site.evaluate(atoms.centres[k], sums, totals);
+    T *const chunk = static_cast<T *>(member.team_scratch(level_of_chunk).get_shmem(ChunkRows(plan).n * width * sizeof(T)));
+    const SiteMemory<T> memory = {{moments, 1}, {moments + n, 1}, chunk, width};
+    SiteOfTeam<T, graded, ThreadsOfTeam<Member>> site(team, plan, atoms, memory);
+    const std::size_t length = graded ? n_active(plan) : 0;
+    for (int k = member.league_rank(); k < atoms.n; k += member.league_size()) site.evaluate(atoms.centres[k], sums, totals, rows + k * length);
   }
   MTP_FUNCTION void join(SiteTotals &to, const SiteTotals &from) const { to += from; }
   MTP_FUNCTION void init(SiteTotals &totals) const { totals = SiteTotals(); }
 };
 
-struct AtomsOfThreads {
+template <class T, bool graded> struct AtomsOfThreads {
   using value_type = SiteTotals;
 
   PlanView plan;
   DeviceAtoms atoms;
   DeviceSums sums;
+  double *rows;         // [atom][n_active]
   double *workspace;    // [row][n_threads]: moments, adjoints, the rows of a chunk
   std::size_t n_threads;
 
-  static std::size_t rows(const PlanView &plan) { return 2 * static_cast<std::size_t>(plan.n_moments) + ChunkRows(plan).n; }
+  static std::size_t n_rows(const PlanView &plan) { return 2 * static_cast<std::size_t>(plan.n_moments) + ChunkRows(plan).n; }
 
   MTP_FUNCTION void operator()(int thread, SiteTotals &totals) const
   {
+    const std::size_t n = plan.n_moments, length = graded ? n_active(plan) : 0;
     double *const mine = workspace + thread;
-    const std::size_t n = plan.n_moments;
-    const SiteMemory memory = {{mine, n_threads}, {mine + n * n_threads, n_threads}, mine + 2 * n * n_threads, n_threads};
+    T *const chunk = reinterpret_cast<T *>(workspace + 2 * n * n_threads) + thread;
+    const SiteMemory<T> memory = {{mine, n_threads}, {mine + n * n_threads, n_threads}, chunk, n_threads};
     const OneThread team;
-    SiteOfTeam<OneThread> site(team, plan, atoms, memory);
-    for (std::size_t k = thread; k < static_cast<std::size_t>(atoms.n); k += n_threads) site.evaluate(atoms.centres[k], sums, totals);
+    SiteOfTeam<T, graded, OneThread> site(team, plan, atoms, memory);
+    for (std::size_t k = thread; k < static_cast<std::size_t>(atoms.n); k += n_threads)
+      site.evaluate(atoms.centres[k], sums, totals, rows + k * length);
   }
   MTP_FUNCTION void join(SiteTotals &to, const SiteTotals &from) const { to += from; }
   MTP_FUNCTION void init(SiteTotals &totals) const { totals = SiteTotals(); }
@@ -371,22 +485,41 @@ struct AtomsOfThreads {
 template <class DeviceType> class DeviceSites {
  public:
   // team_size 0: a thread an atom
-  SiteTotals evaluate(const PlanView &plan, const DeviceAtoms &atoms, const DeviceSums &sums, int team_size)
+  template <class T> SiteTotals evaluate(const PlanView &plan, const DeviceAtoms &atoms, const DeviceSums &sums, int team_size)
+  {
+    return launch<T, false>(plan, atoms, sums, team_size, nullptr);
+  }
+
+  // rows: [atoms.n][n_active], to hold dV_i/dtheta of each; all atoms must be this potential's
+  SiteTotals evaluate_rows(const PlanView &plan, const DeviceAtoms &atoms, const DeviceSums &sums, int team_size, double *rows)
+  {
+    return launch<double, true>(plan, atoms, sums, team_size, rows);
+  }
+
+  std::size_t bytes() const { return workspace.extent(0) * sizeof(double); }
+
+ private:
+  using Workspace = Kokkos::View<double *, typename DeviceType::memory_space>;
+  Workspace workspace;
+
+  template <class T, bool graded>
+  SiteTotals launch(const PlanView &plan, const DeviceAtoms &atoms, const DeviceSums &sums, int team_size, double *rows)
   {
     SiteTotals totals;
     if (atoms.n == 0) return totals;
     const std::size_t n_threads = DeviceType().concurrency();
     if (team_size == 0) {
-      const std::size_t n = std::min<std::size_t>(n_threads, atoms.n), size = n * AtomsOfThreads::rows(plan);
+      using Kernel = AtomsOfThreads<T, graded>;
+      const std::size_t n = std::min<std::size_t>(n_threads, atoms.n), size = n * Kernel::n_rows(plan);
       if (workspace.extent(0) < size) workspace = Workspace(Kokkos::view_alloc(Kokkos::WithoutInitializing, "mtp:workspace"), size);
-      const AtomsOfThreads kernel{plan, atoms, sums, workspace.data(), n};
+      const Kernel kernel{plan, atoms, sums, rows, workspace.data(), n};
       Kokkos::parallel_reduce("mtp", Kokkos::RangePolicy<DeviceType>(0, static_cast<int>(n)), kernel, totals);
       return totals;
     }
     using Policy = Kokkos::TeamPolicy<DeviceType>;
     const int n_teams = static_cast<int>(std::min<std::size_t>(std::max<std::size_t>(n_threads / team_size, 1), atoms.n));
     Policy policy(n_teams, team_size);
-    AtomsOfTeams kernel{plan, atoms, sums, team_size, 0, 0};
+    AtomsOfTeams<T, graded> kernel{plan, atoms, sums, rows, team_size, 0, 0};
     const std::size_t padding = 64, moments = kernel.bytes_of_moments() + padding, chunk = kernel.bytes_of_chunk() + padding;
     const std::size_t near = policy.scratch_size_max(0);
     if (moments + chunk > near) kernel.level_of_chunk = 1;
@@ -399,12 +532,6 @@ template <class DeviceType> class DeviceSites {
     Kokkos::parallel_reduce("mtp", policy, kernel, totals);
     return totals;
   }
-
-  std::size_t bytes() const { return workspace.extent(0) * sizeof(double); }
-
- private:
-  using Workspace = Kokkos::View<double *, typename DeviceType::memory_space>;
-  Workspace workspace;
 };
 
 }    // namespace mtp

@@ -42,9 +42,7 @@ void ComputeMTPGrade::init()
 
 void ComputeMTPGrade::find_pair()
 {
-  pair = nullptr;
-  for (const char *const variant : {"", "/kk", "/kk/device", "/kk/host"})
-    if (!pair) pair = dynamic_cast<PairMTPExtrapolation *>(force->pair_match(std::string("mtp/extrapolation") + variant, 1, number));
+  pair = PairMTPExtrapolation::find(*force, number);
   if (!pair)
     error->all(FLERR, "compute {} finds no pair style mtp/extrapolation{}; of several in a hybrid, name one by its number: compute {} all {} 1",
                style, number ? " with number " + std::to_string(number) : "", id, style);
@@ -63,10 +61,11 @@ double ComputeMTPGrade::compute_scalar()
 {
   invoked_scalar = update->ntimestep;
   check_step();
-  if (pair->grades_configurations()) return scalar = pair->highest_grade();
+  if (igroup == 0) return scalar = pair->highest_grade();    // where grades are kept on a device, they need not come here
+  const double *const grades = pair->grades();
   double mine = 0;
   for (int i = 0; i < atom->nlocal; i++)
-    if (atom->mask[i] & groupbit) mine = std::max(mine, pair->grades()[i]);
+    if (atom->mask[i] & groupbit) mine = std::max(mine, grades[i]);
   MPI_Allreduce(&mine, &scalar, 1, MPI_DOUBLE, MPI_MAX, world);
   return scalar;
 }
@@ -82,7 +81,8 @@ void ComputeMTPGrade::compute_peratom()
     memory->destroy(vector_atom);
     memory->create(vector_atom, n_allocated, "mtp/grade:vector_atom");
   }
-  for (int i = 0; i < atom->nlocal; i++) vector_atom[i] = atom->mask[i] & groupbit ? pair->grades()[i] : 0.0;
+  const double *const grades = pair->grades();
+  for (int i = 0; i < atom->nlocal; i++) vector_atom[i] = atom->mask[i] & groupbit ? grades[i] : 0.0;
 }
 
 double ComputeMTPGrade::memory_usage()

@@ -77,6 +77,9 @@ FixMTPRollback::FixMTPRollback(LAMMPS *lmp, int narg, char **arg) : Fix(lmp, nar
   global_freq = 1;
   extscalar = extvector = 0;
   dynamic_group_allow = 1;
+  // With KOKKOS all data of the atoms are on the host where this fix is called in a run, and it changes none. Between runs, where it does, LAMMPS
+  // takes those of the host for the newest.
+  datamask_modify = 0;
 }
 
 int FixMTPRollback::setmask()
@@ -89,7 +92,6 @@ void FixMTPRollback::init()
   if (update->whichflag == 2) error->all(FLERR, "fix {} {}: minimisers cannot be rolled back; unfix it before", style, id);
   if (utils::strmatch(update->integrate_style, "^respa"))
     error->all(FLERR, "fix {} {}: run_style respa cannot be rolled back; use verlet", style, id);
-  if (lmp->kokkos) error->all(FLERR, "fix {} {}: runs with the KOKKOS package cannot be rolled back", style, id);
   if (atom->ellipsoid_flag || atom->line_flag || atom->tri_flag || atom->body_flag)
     error->all(FLERR, "fix {} {}: atoms with a shape (atom_style {}) cannot be rolled back", style, id, atom->get_style());
   check_fixes();
@@ -116,6 +118,9 @@ void FixMTPRollback::check_fixes()
       for (const char *const one : can_be_put_back) names += (names.empty() ? "" : ", ") + std::string(one);
       error->all(FLERR, "fix {} {}: fix {} of style {} cannot be rolled back; those that can: {}", style, id, other->id, other->style, names);
     }
+    if (keeps_atoms_on_a_device(other))
+      error->all(FLERR, "fix {} {}: fix {} of style {} keeps data of atoms on the device and cannot be rolled back; take {}", style, id, other->id,
+                 other->style, name);
     if (after && (modify->get_fix_mask(other) & FixConst::END_OF_STEP))
       error->all(FLERR,
                  "fix {} {}: fix {} of style {} comes after it and would change the state at the end of a step once it is kept; give fix {} last",
@@ -123,17 +128,25 @@ void FixMTPRollback::check_fixes()
   }
 }
 
+// What LAMMPS' own arrays hold comes to the host with them; what a fix of the KOKKOS package keeps by itself may not.
+bool FixMTPRollback::keeps_atoms_on_a_device(const Fix *other) const
+{
+  if (!other->kokkosable || utils::strmatch(other->style, "^property/atom")) return false;
+  for (int k = 0; k < atom->nextra_grow; k++)
+    if (modify->fix[atom->extra_grow[k]] == other) return true;
+  return false;
+}
+
 void FixMTPRollback::find_styles()
 {
   styles.clear();
-  const std::string name = "mtp/extrapolation";
-  if (auto *const only = dynamic_cast<PairMTPExtrapolation *>(force->pair_match(name, 1, 0))) styles.push_back({only, false});
+  if (auto *const only = PairMTPExtrapolation::find(*force, 0)) styles.push_back({only, false});
   for (int number = 1; styles.empty() || number > 1; number++) {    // several in a hybrid
-    auto *const one = dynamic_cast<PairMTPExtrapolation *>(force->pair_match(name, 1, number));
+    auto *const one = PairMTPExtrapolation::find(*force, number);
     if (!one) break;
     styles.push_back({one, false});
   }
-  if (styles.empty()) error->all(FLERR, "fix {} {} finds no pair style {}, whose grades tell which states to keep", style, id, name);
+  if (styles.empty()) error->all(FLERR, "fix {} {} finds no pair style mtp/extrapolation, whose grades tell which states to keep", style, id);
 }
 
 // A run that does not begin where the last one ended is a new beginning, kept in any case.

@@ -61,6 +61,7 @@ class FixMTPRollback : public Fix {
 
   void find_styles();
   void check_fixes();
+  bool keeps_atoms_on_a_device(const Fix *other) const;
   bool trusted() const;
   void keep();
   void keep_fix(Fix *other, FixState &state);

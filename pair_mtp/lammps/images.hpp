@@ -2,16 +2,21 @@
 // The periodic images of a vector that are no longer than a radius, which may exceed the box.
 #pragma once
 
+#include "../core/function.hpp"
+
 #include "domain.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace LAMMPS_NS {
 
 class Images {
  public:
-  Images(const Domain &box, double radius) : h(box.h), inverse(box.h_inv), square(radius * radius)
+  Images(const Domain &box, double radius) : square(radius * radius)
   {
+    std::copy(box.h, box.h + 6, h);
+    std::copy(box.h_inv, box.h_inv + 6, inverse);
     const double *const g = inverse;    // as LAMMPS stores both: xx yy zz yz xz xy
     const double rows[3] = {std::sqrt(g[0] * g[0] + g[5] * g[5] + g[4] * g[4]), std::sqrt(g[1] * g[1] + g[3] * g[3]), std::fabs(g[2])};
     for (int a = 0; a < 3; a++) reach[a] = box.periodicity[a] ? radius * rows[a] + 1e-9 : 0;    // 1e-9: rounding must not lose an image
@@ -19,7 +24,7 @@ class Images {
   }
 
   // visit(image) for each
-  template <class Visit> void of(const double *vector, const Visit &visit) const
+  template <class Visit> MTP_FUNCTION void of(const double *vector, const Visit &visit) const
   {
     const double *const g = inverse;
     const double fraction[3] = {g[0] * vector[0] + g[5] * vector[1] + g[4] * vector[2], g[1] * vector[1] + g[3] * vector[2], g[2] * vector[2]};
@@ -37,7 +42,7 @@ class Images {
         }
   }
 
-  bool any(const double *vector) const
+  MTP_FUNCTION bool any(const double *vector) const
   {
     bool found = false;
     of(vector, [&](const double *) { found = true; });
@@ -45,8 +50,7 @@ class Images {
   }
 
  private:
-  const double *h, *inverse;
-  double square, reach[3];
+  double h[6], inverse[6], square, reach[3];
   bool periodic[3];
 };
 

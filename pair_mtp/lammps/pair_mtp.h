@@ -81,7 +81,7 @@ class PairMTP : public Pair {
   virtual void for_each_part(const std::function<void(int)> &action) const;
   virtual const int *centres() const;    // [list->inum]
   virtual Listed listed(int i) const;
-  void evaluate_atoms(int eflag, int vflag, bool all_scalars);
+  virtual void evaluate_atoms(int eflag, int vflag, bool all_scalars);
 
   // For styles that need more than energy and forces. require: error->all where the potential lacks something. visit: after the evaluation of a
   // group, in the thread of its part, beside others.

@@ -2,7 +2,6 @@
 #include "pair_mtp_extrapolation.h"
 
 #include "compute_mtp_grade.h"
-#include "images.hpp"
 
 #include "../capi/mtp.h"
 
@@ -10,6 +9,7 @@
 #include "comm.h"
 #include "domain.h"
 #include "error.h"
+#include "force.h"
 #include "modify.h"
 #include "timer.h"
 #include "update.h"
@@ -119,14 +119,19 @@ void PairMTPExtrapolation::end_grades()
   report();
 }
 
+PairMTPExtrapolation::SumOfRows PairMTPExtrapolation::sum_of_rows() const
+{
+  SumOfRows all = {std::vector<double>(model->potential.n_parameters()), 0};
+  for (const Rows &of_part : rows) {
+    all.n_atoms += of_part.n_atoms;
+    for (std::size_t k = 0; k < all.sum.size(); k++) all.sum[k] += of_part.sum[k];
+  }
+  return all;
+}
+
 double PairMTPExtrapolation::configuration_grade()
 {
-  std::vector<double> sum(model->potential.n_parameters());
-  bigint n_atoms = 0;
-  for (const Rows &of_part : rows) {
-    n_atoms += of_part.n_atoms;
-    for (std::size_t k = 0; k < sum.size(); k++) sum[k] += of_part.sum[k];
-  }
+  auto [sum, n_atoms] = sum_of_rows();
   MPI_Allreduce(MPI_IN_PLACE, &n_atoms, 1, MPI_LMP_BIGINT, MPI_SUM, world);
   MPI_Allreduce(MPI_IN_PLACE, sum.data(), static_cast<int>(sum.size()), MPI_DOUBLE, MPI_SUM, world);
   if (n_atoms == 0) return 0;
@@ -141,7 +146,10 @@ double PairMTPExtrapolation::configuration_grade()
 void PairMTPExtrapolation::report()
 {
   const double infinity = std::numeric_limits<double>::infinity();
-  double local[5] = {-*std::max_element(gamma.begin(), gamma.end()), infinity, infinity, infinity, infinity}, least[5];
+  const bool of_configuration = model->potential.active_set->mode == mtp::ActiveSetMode::configuration;
+  double local[5] = {-(of_configuration ? *std::max_element(gamma.begin(), gamma.end()) : highest_of_atoms()), infinity, infinity, infinity,
+                     infinity},
+         least[5];
   {
     const std::lock_guard<std::mutex> lock(live->mutex);
     if (live->select_above > 0) {
@@ -155,15 +163,15 @@ void PairMTPExtrapolation::report()
   highest = -least[0];
   none_passes = highest <= least[1];
   const double radius = -least[4];
-  const bool whole = radius <= 0 || model->potential.active_set->mode == mtp::ActiveSetMode::configuration;
-  const auto centres = none_passes || whole ? std::vector<Centre>() : choose_centres(least[1]);
+  const bool whole = radius <= 0 || of_configuration;
+  const auto centres = none_passes || whole ? std::vector<GradedAtom>() : choose_centres(least[1]);
   if (comm->me == 0) pvector[0] = highest;    // compute pair sums over the ranks
 
   const std::lock_guard<std::mutex> lock(live->mutex);
   live->count(highest);
   auto room = static_cast<std::int64_t>(std::min(least[3], 1e15));
   if (!none_passes && whole) keep(room, highest, [&] { return configuration(highest); });
-  for (const Centre &centre : centres) keep(room--, centre.grade, [&] { return neighbourhood(centre, radius); });
+  for (const GradedAtom &centre : centres) keep(room--, centre.grade, [&] { return neighbourhood(centre, radius); });
   if (highest > least[2]) {
     live->break_step = update->ntimestep;
     timer->force_timeout();    // the run ends with this step
@@ -172,31 +180,26 @@ void PairMTPExtrapolation::report()
 }
 
 // Grades of the same environment differ by rounding from one number of ranks to another: seven digits decide, then the tag.
-bool PairMTPExtrapolation::Centre::before(const Centre &other) const
+bool PairMTPExtrapolation::GradedAtom::before(const GradedAtom &other) const
 {
   const auto mine = static_cast<float>(grade), others = static_cast<float>(other.grade);
   return mine > others || (mine == others && tag < other.tag);
 }
 
 // Collective: in each round every rank offers its best atom that is left, and the best of all is taken.
-std::vector<PairMTPExtrapolation::Centre> PairMTPExtrapolation::choose_centres(double select_above) const
+std::vector<PairMTPExtrapolation::GradedAtom> PairMTPExtrapolation::choose_centres(double select_above) const
 {
-  std::vector<Centre> left, chosen, offers(comm->nprocs);
-  for (int i = 0; i < atom->nlocal; i++)
-    if (gamma[i] > select_above) {
-      const double *const x = atom->x[i];
-      left.push_back({gamma[i], atom->tag_enable ? static_cast<double>(atom->tag[i]) : 0.0, {x[0], x[1], x[2]}});
-    }
+  std::vector<GradedAtom> left = atoms_above(select_above), chosen, offers(comm->nprocs);
   const Images near(*domain, model->potential.cutoff);
-  const auto by_rank = [](const Centre &l, const Centre &r) { return l.before(r); };
+  const auto by_rank = [](const GradedAtom &l, const GradedAtom &r) { return l.before(r); };
   while (chosen.size() < MTP_CENTRES_PER_STEP) {
     const auto best = std::min_element(left.begin(), left.end(), by_rank);
-    const Centre mine = best == left.end() ? Centre() : *best;
-    MPI_Allgather(&mine, sizeof(Centre), MPI_BYTE, offers.data(), sizeof(Centre), MPI_BYTE, world);
-    const Centre next = *std::min_element(offers.begin(), offers.end(), by_rank);
+    const GradedAtom mine = best == left.end() ? GradedAtom() : *best;
+    MPI_Allgather(&mine, sizeof(GradedAtom), MPI_BYTE, offers.data(), sizeof(GradedAtom), MPI_BYTE, world);
+    const GradedAtom next = *std::min_element(offers.begin(), offers.end(), by_rank);
     if (next.grade <= 0) break;
     chosen.push_back(next);
-    const auto too_close = [&](const Centre &other) {
+    const auto too_close = [&](const GradedAtom &other) {
       const double vector[3] = {other.x[0] - next.x[0], other.x[1] - next.x[1], other.x[2] - next.x[2]};
       return near.any(vector);
     };
@@ -218,21 +221,30 @@ void PairMTPExtrapolation::keep(std::int64_t room, double grade, const std::func
   live->n_dropped++;
 }
 
+// An atom, or an image of it
+template <class GradedAtom> static void add(const GradedAtom &atom, const double *position, mtp::Flagged &kept)
+{
+  kept.tags.push_back(static_cast<std::int64_t>(atom.tag));
+  kept.species.push_back(static_cast<std::int32_t>(atom.species));
+  kept.grades.push_back(atom.grade);
+  kept.positions.insert(kept.positions.end(), position, position + 3);
+}
+
 mtp::Flagged PairMTPExtrapolation::configuration(double grade) const
 {
   mtp::Flagged kept = nothing_yet(grade);
-  for (int i = 0; i < atom->nlocal; i++) add_atom(kept, i, atom->x[i]);
+  for (const GradedAtom &atom : atoms_above(-1)) add(atom, atom.x, kept);
   return kept;
 }
 
-mtp::Flagged PairMTPExtrapolation::neighbourhood(const Centre &centre, double radius) const
+mtp::Flagged PairMTPExtrapolation::neighbourhood(const GradedAtom &centre, double radius) const
 {
   mtp::Flagged kept = nothing_yet(centre.grade);
   kept.centre = static_cast<std::int64_t>(centre.tag);
   const Images within(*domain, radius);
-  for (int i = 0; i < atom->nlocal; i++) {
-    const double *const x = atom->x[i], vector[3] = {x[0] - centre.x[0], x[1] - centre.x[1], x[2] - centre.x[2]};
-    within.of(vector, [&](const double *image) { add_atom(kept, i, image); });
+  for (const GradedAtom &atom : atoms_near(centre.x, within)) {
+    const double vector[3] = {atom.x[0] - centre.x[0], atom.x[1] - centre.x[1], atom.x[2] - centre.x[2]};
+    within.of(vector, [&](const double *image) { add(atom, image, kept); });
   }
   return kept;
 }
@@ -250,13 +262,37 @@ mtp::Flagged PairMTPExtrapolation::nothing_yet(double grade) const
   return kept;
 }
 
-// Also those of other styles, species -1
-void PairMTPExtrapolation::add_atom(mtp::Flagged &kept, int i, const double *position) const
+PairMTPExtrapolation::GradedAtom PairMTPExtrapolation::graded_atom(int i) const
 {
-  kept.tags.push_back(atom->tag_enable ? atom->tag[i] : 0);
-  kept.species.push_back(species_of_type[atom->type[i]]);
-  kept.grades.push_back(gamma[i]);
-  kept.positions.insert(kept.positions.end(), position, position + 3);
+  const double *const x = atom->x[i];
+  return {
+      gamma[i], atom->tag_enable ? static_cast<double>(atom->tag[i]) : 0.0, static_cast<double>(species_of_type[atom->type[i]]), {x[0], x[1], x[2]}};
+}
+
+double PairMTPExtrapolation::highest_of_atoms() const
+{
+  return *std::max_element(gamma.begin(), gamma.end());
+}
+
+std::vector<PairMTPExtrapolation::GradedAtom> PairMTPExtrapolation::atoms_above(double grade) const
+{
+  std::vector<GradedAtom> found;
+  for (int i = 0; i < atom->nlocal; i++)
+    if (gamma[i] > grade) found.push_back(graded_atom(i));
+  return found;
+}
+
+std::vector<PairMTPExtrapolation::GradedAtom> PairMTPExtrapolation::atoms_near(const double *, const Images &) const
+{
+  return atoms_above(-1);
+}
+
+PairMTPExtrapolation *PairMTPExtrapolation::find(Force &force, int number)
+{
+  for (const char *const variant : {"", "/kk", "/kk/device", "/kk/host"})
+    if (auto *const found = dynamic_cast<PairMTPExtrapolation *>(force.pair_match(std::string("mtp/extrapolation") + variant, 1, number)))
+      return found;
+  return nullptr;
 }
 
 void PairMTPExtrapolation::watch(double select_above, double break_above)
@@ -305,7 +341,7 @@ void *PairMTPExtrapolation::extract(const char *name, int &dim)
 void *PairMTPExtrapolation::extract_peratom(const char *name, int &ncol)
 {
   ncol = 0;
-  return strcmp(name, "gamma") == 0 ? gamma.data() : nullptr;
+  return strcmp(name, "gamma") == 0 ? const_cast<double *>(grades()) : nullptr;
 }
 
 double PairMTPExtrapolation::memory_usage()

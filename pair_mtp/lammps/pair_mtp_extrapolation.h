@@ -13,6 +13,7 @@
 #include "pair_mtp.h"
 
 #include "../core/grader.hpp"
+#include "images.hpp"
 
 #include <cstdint>
 #include <functional>
@@ -33,7 +34,7 @@ class PairMTPExtrapolation : public PairMTP {
 
   // Of the latest step on which grades were computed, -1 before
   bigint graded_step() const { return last_graded; }
-  const double *grades() const { return gamma.data(); }
+  virtual const double *grades() { return gamma.data(); }    // [nmax]
   double highest_grade() const { return highest; }
   bool grades_configurations() const;
 
@@ -47,10 +48,31 @@ class PairMTPExtrapolation : public PairMTP {
   void ask_for_grades() { asked = true; }
   void forget_grades() { last_graded = -1; }
 
+  // The style that runs, with or without /kk; number: among several in a hybrid, from 1; 0: the only one. Null where there is none.
+  static PairMTPExtrapolation *find(class Force &force, int number);
+
  protected:
+  struct GradedAtom {
+    double grade = 0, tag = 0, species = -1, x[3] = {};    // species -1: of another style
+    bool before(const GradedAtom &other) const;
+  };
+  struct SumOfRows {
+    std::vector<double> sum;    // [n_parameters]
+    bigint n_atoms = 0;
+  };
+  std::vector<double> gamma;    // [nmax]
+
   void require(const mtp::Potential &potential, const std::string &name) override;
   void use_current_model() override;
   void visit(int part, const Group &group) override;
+
+  // Of this rank's atoms, on the step under way. The grades are in `gamma` here, for other styles elsewhere; of what is kept there, only what is
+  // flagged has to come here.
+  virtual void begin_grades();
+  virtual SumOfRows sum_of_rows() const;      // configuration mode
+  virtual double highest_of_atoms() const;    // neighbourhood mode, also below
+  virtual std::vector<GradedAtom> atoms_above(double grade) const;
+  virtual std::vector<GradedAtom> atoms_near(const double *centre, const Images &within) const;    // at least those with an image there
 
  private:
   struct Rows {
@@ -61,31 +83,25 @@ class PairMTPExtrapolation : public PairMTP {
 
   int gamma_flag = 0;    // set to 1 by `fix pair` for the steps that want grades
   bool asked = false;
-  bool grading = false;         // whether the step under way computes them
-  bool stopped_run = false;     // by this style, which then lets later runs start
-  std::vector<double> gamma;    // [nmax]
-  double highest = 0;           // over all ranks
+  bool grading = false;        // whether the step under way computes them
+  bool stopped_run = false;    // by this style, which then lets later runs start
+  double highest = 0;          // over all ranks
   bigint last_graded = -1;
   bool none_passes = true;    // the watch's threshold, when last graded
   std::unique_ptr<mtp::Grader> grader;
   std::vector<Rows> rows;    // [part]
 
   bool compute_asks() const;
-  void begin_grades();
   void end_grades();
   double configuration_grade();
   void report();
 
-  struct Centre {
-    double grade = 0, tag = 0, x[3] = {};
-    bool before(const Centre &other) const;
-  };
-  std::vector<Centre> choose_centres(double select_above) const;
+  GradedAtom graded_atom(int i) const;
+  std::vector<GradedAtom> choose_centres(double select_above) const;
   void keep(std::int64_t room, double grade, const std::function<mtp::Flagged()> &taken);
   mtp::Flagged configuration(double grade) const;
-  mtp::Flagged neighbourhood(const Centre &centre, double radius) const;
+  mtp::Flagged neighbourhood(const GradedAtom &centre, double radius) const;
   mtp::Flagged nothing_yet(double grade) const;
-  void add_atom(mtp::Flagged &kept, int i, const double *position) const;
 };
 
 }    // namespace LAMMPS_NS
