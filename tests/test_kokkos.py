@@ -404,7 +404,8 @@ def test_what_follows_a_rollback_is_what_a_restart_would_give(place, potentials,
     follows = pair.format(variant, place.inside / "other.almtp")
     start = system(place.here, crystal()) + first + "velocity all create 4000 6\n"
     settings = "timestep 0.001\nneigh_modify every 2 delay 0 check no\n"
-    end = "run 120 upto start 0 stop 120\nwrite_dump all custom {}.{}.dump id x y z vx vy vz modify sort id format float %.17g\n"
+    end = "run 120 upto start 0 stop 120\nwrite_dump all custom {}.{}.dump id x y z vx vy vz "
+    end += "modify sort id format float %.17g\n"
     text = ""
     for name, fixes in ENSEMBLES.items():
         run = settings + fixes
@@ -484,7 +485,7 @@ def test_bad_variants_and_coinciding_atoms_are_errors(place, potentials):
         assert re.search(reason, done.stdout + done.stderr)
 
 
-def test_a_driver_exchanges_coefficients_and_is_stopped_by_a_grade(place, potentials):
+def test_a_driver_keeps_what_is_flagged_and_exchanges_coefficients(place, potentials):
     """Through the C interface alone: this LAMMPS' Python has no numpy."""
     atoms = rattled(crystal(), 5, 0.05)
     (place.here / "setup.lmp").write_text(system(place.here, atoms))
@@ -494,6 +495,7 @@ def test_a_driver_exchanges_coefficients_and_is_stopped_by_a_grade(place, potent
     other.set_active_set(2 * potential.active_set, "neighbourhood")
     other.save(place.here / "potentials" / "other.almtp")
     shutil.copy(CASES / "exchange_with_kokkos.py", place.here)
-    done = execute(place, ["python3", "exchange_with_kokkos.py", place.inside / "potentials"])
+    variants = ("lanes", "warp", "thread")  # on the device, neighbourhoods are gathered there
+    done = execute(place, ["python3", "exchange_with_kokkos.py", place.inside / "potentials", *variants])
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "exchanged" in done.stdout

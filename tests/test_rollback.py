@@ -137,6 +137,16 @@ def test_back_to_the_last_step_that_was_trusted_and_on_from_there(tmp_path, begi
     assert first == pytest.approx(grades[trusted] / 1000, rel=1e-6)  # printed with eight digits
 
 
+def test_a_break_in_the_setup_of_a_run_stops_no_later_one(begin):
+    run, style = begin()
+    style.watch(1e-9, 1e-9)
+    run.command("run 10")
+    assert style.facts.break_step == run.extract_global("ntimestep") == 0
+    style.watch(0)
+    run.command("run 10")
+    assert run.extract_global("ntimestep") == 10
+
+
 def test_a_run_that_goes_on_where_the_last_one_ended_replaces_no_trusted_state(begin):
     run, style = begin()
     style.watch(SELECT, BREAK)

@@ -328,8 +328,13 @@ bool PairMTPExtrapolation::trusted() const
 // A run ends here.
 void PairMTPExtrapolation::finish()
 {
-  if (stopped_run) timer->reset_timeout();
+  if (!stopped_run) return;
   stopped_run = false;
+  timer->reset_timeout();
+  // with KOKKOS, a run that was stopped in its setup has taken that for the user's own setting, and later runs would not start
+  std::string words[] = {"timeout", "off"};
+  char *arguments[] = {&words[0][0], &words[1][0]};
+  if (timer->is_timeout()) timer->modify_params(2, arguments);
 }
 
 void *PairMTPExtrapolation::extract(const char *name, int &dim)

@@ -163,15 +163,19 @@ class Selection(Section):
 class Transport(Section):
     """How LAMMPS and the loop meet: "memory", in one process on every rank, or "files", by a command that ends when
     LAMMPS has ended, and to which the name of the input is appended. It runs in the loop's folder, or in that of
-    the exploration's `input`; words of it that name a file beside the settings file mean that file."""
+    the exploration's `input`; words of it that name a file beside the settings file mean that file. options: of
+    LAMMPS' command line, for LAMMPS in memory."""
 
     type: Literal["memory", "files"] = "memory"
     command: str | None = None
+    options: str = ""
 
     @model_validator(mode="after")
     def _command_of_files(self) -> Transport:
         if (self.type == "files") != (self.command is not None):
             raise ValueError('`command` must be given for the type "files", and for it alone')
+        if self.type == "files" and self.options:
+            raise ValueError('`options` are for the type "memory"; for "files" they stand in `command`')
         return self
 
 

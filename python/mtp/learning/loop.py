@@ -309,7 +309,7 @@ class Loop:
             return FileWalk(self.scripts[k], selection, folder, seeds, comm, transport.command)
         cutting, log = self.settings.cutting, self.folder.path / f"log_{k}.lammps"
         largest = None if cutting.method == "whole" else cutting.max_atoms
-        return MemoryWalk(self.scripts[k], selection, log, seeds, comm, largest)
+        return MemoryWalk(self.scripts[k], selection, log, seeds, comm, largest, transport.options)
 
     def _begin(self, number: int) -> None:
         """Write down what the walks begin with, and remember how they stood when the loop was interrupted: how often

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ class MemoryWalk(Walk):
     Args:
         largest: of runs with more atoms, neighbourhoods of flagged atoms are kept instead of whole configurations.
         seeds: give, with a turn, the variable `seed` of the script.
+        options: of LAMMPS' command line.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class MemoryWalk(Walk):
         seeds: tuple[int, ...],
         comm: MPI.Comm,
         largest: int | None = None,
+        options: str = "",
     ) -> None:
         self.script, self.selection, self.comm, self.largest = script, selection, comm, largest
+        self._options = shlex.split(options)
         self.title = script.title
         self._log, self._seeds = Path(log).absolute(), seeds
         self._lammps: lammps | None = None
@@ -51,7 +55,7 @@ class MemoryWalk(Walk):
         self._turn, self._broke, self._failed = turn, False, False
         variables = {**self.script.variables, "seed": str(seed_of(*self._seeds, turn))}
         options = [word for name, value in variables.items() for word in ("-var", name, value)]
-        self._lammps = lammps(cmdargs=["-log", "none", "-screen", "none", *options], comm=self.comm)
+        self._lammps = lammps(cmdargs=["-log", "none", "-screen", "none", *self._options, *options], comm=self.comm)
         interval = self.selection.interval
         try:
             self._commands(f'log "{self._log}" append')
