@@ -4,10 +4,10 @@
     tools/kokkos_lammps build && tools/kokkos_lammps plugins
     python benchmarks/kokkos_host.py --json kokkos.json
 
-Copper on an fcc lattice of 3.61 Å, 4000 atoms, cutoff 5 Å, skin 1 Å, NVE at 300 K, one MPI rank, random coefficients
-(speed depends on the form of a potential alone). Each repeat runs all cases in turn, so that a machine that slows down
-slows all alike; the time is that of the pair style (`Pair` in LAMMPS' table), in CPU seconds of all threads, the
-shortest of the repeats. Where two threads take the CPU seconds of one, they are twice as fast on cores that are free.
+Copper on an fcc lattice of 3.61 Å, 4000 atoms unless told, cutoff 5 Å, skin 1 Å, NVE at 300 K, one MPI rank, random
+coefficients (speed depends on the form of a potential alone). Each repeat runs all cases in turn, so that a machine that
+slows down slows all alike; the time is that of the pair style (`Pair` in LAMMPS' table), in CPU seconds of all threads,
+the shortest of the repeats. Where two threads take the CPU seconds of one, they are twice as fast on cores that are free.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TOOL = Path(__file__).resolve().parents[1] / "tools" / "kokkos_lammps"
 INPUT = """
 units metal
 lattice fcc 3.61
-region box block 0 10 0 10 0 10
+region box block 0 {cells} 0 {cells} 0 {cells}
 create_box 1 box
 create_atoms 1 box
 mass 1 63.546
@@ -70,6 +70,7 @@ def pair_time(folder: Path, threads: int, kokkos: bool) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--levels", type=int, nargs="+", default=[8, 16])
+    parser.add_argument("--cells", type=int, default=10, help="along an edge of the crystal")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
@@ -85,9 +86,9 @@ def main() -> None:
             potential = Potential.new(level, ["Cu"], cutoff=5.0, min_distance=1.8, n_chebyshev=8)
             potential.parameters = np.random.default_rng(level).normal(0, 1e-4, potential.facts.n_parameters)
             potential.save(folder / "level.mtp")
-            (folder / "in.lmp").write_text(INPUT.format(steps=options.steps))
+            (folder / "in.lmp").write_text(INPUT.format(steps=options.steps, cells=options.cells))
             times = [[pair_time(folder, *case) for case in CASES.values()] for _ in range(options.repeats)]
-            speeds = 4 * options.steps / np.min(times, axis=0)
+            speeds = 4e-3 * options.cells**3 * options.steps / np.min(times, axis=0)
             found[level] = dict(zip(CASES, speeds.tolist(), strict=True))
             ratios = speeds[1] / speeds[0], speeds[3] / speeds[1]
             table.add_row(str(level), *(f"{speed:.0f}" for speed in speeds), *(f"{ratio:.2f}" for ratio in ratios))

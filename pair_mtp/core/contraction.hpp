@@ -20,7 +20,7 @@ template <class Array> MTP_FUNCTION void expand(const PlanView &plan, Array m)
 }
 
 struct Add {
-  template <class T> MTP_FUNCTION void operator()(T &to, const T &what) const { to += what; }
+  template <class T, class What> MTP_FUNCTION void operator()(T &to, const What &what) const { to += what; }
 };
 
 // add: where several threads add to the same adjoint, another than Add

@@ -110,12 +110,7 @@ template <class Kernel, class... Arguments> void sweep(Sites<double> *group, Arg
 }    // namespace
 
 template <class T>
-Sites<T>::Sites(const PlanView &view)
-    : plan(view),
-      all_fades(view.fades),
-      cutoff_squared(view.cutoff * view.cutoff),
-      count(static_cast<std::size_t>(view.n_species) * width),
-      n_slots(view.n_species)
+Sites<T>::Sites(const PlanView &view) : plan(view), all_fades(view.fades), cutoff_squared(view.cutoff * view.cutoff), n_slots(view.n_species)
 {
   reserve(64);
 }
@@ -126,11 +121,13 @@ template <class T> void Sites<T>::reserve(int most_neighbours)
   capacity = (static_cast<std::size_t>(most_neighbours) * 5 / 4 + 2 * block) / block * block;
   const std::size_t n = capacity * plan.n_species;
   coordinates.require(3 * n * width);
-  index_store.require(n * width);
+  const std::size_t n_counts = (static_cast<std::size_t>(plan.n_species) * width + 15) / 16 * 16;
+  index_store.require(n_counts + n * width);
   xs = coordinates.get();
   ys = xs + n * width;
   zs = ys + n * width;
-  indices = index_store.get();
+  count = index_store.get();
+  indices = count + n_counts;
 
   const std::size_t per_slot = 3 + 1 + 1 + 3 * static_cast<std::size_t>(plan.n_radial) + 3;
   scratch.require(
@@ -160,7 +157,7 @@ template <class T> void Sites<T>::begin(int z, int most_neighbours)
 {
   reserve(most_neighbours);
   species = z;
-  std::fill(count.begin(), count.end(), 0);
+  std::fill(count, count + plan.n_species * width, 0);
   least_squared = std::numeric_limits<double>::infinity();
 }
 

@@ -97,12 +97,11 @@ template <class T> class Sites {
   int species = 0;
   std::size_t capacity = 0;
   double cutoff_squared, least_squared = 0;
-  std::vector<int> count;      // [z][lane]
   std::vector<int> n_slots;    // [z], the longest lane's, a multiple of `block`
   Scratch<double> coordinates, scratch;
   Scratch<int> index_store;
   double *xs = nullptr, *ys = nullptr, *zs = nullptr;
-  int *indices = nullptr;
+  int *count = nullptr, *indices = nullptr;    // count: [z][lane], in lines of the cache that no other thread writes to
   alignas(64) double energies[width];
 
   // [slot] unit vectors, 1/r, distance, radial functions and slopes, angular parts, gradients; then [moment], [monomial][block]

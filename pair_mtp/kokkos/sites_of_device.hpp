@@ -2,11 +2,11 @@
 // Evaluates atoms with Kokkos threads, one lane each: a team of threads an atom, or a thread an atom. Loops and memory only; what is computed stands
 // in the kernels of core, of which these are the drivers for devices as Sites is that for vectors of a CPU.
 //
-// A team takes the listed neighbours of its atom in chunks of its size. Forward: each thread computes the radial functions and the monomials of one
-// neighbour into a column of the chunk's table; then the threads share the monomials, and each adds those rows to its moments. Products level by
-// level. Backward: each thread pulls the adjoints back to one neighbour, and adds its force. A thread alone does the same with chunks of one.
-// Of a neighbour nothing is kept from one sweep to the other, so memory grows with neither the neighbours nor the atoms: as many atoms are under way
-// as the device has threads for, one after another.
+// A team queues those listed neighbours of its atom that are within the cutoff, and takes them in chunks of its size. Forward: each thread computes
+// the radial functions and the monomials of one neighbour into a column of the chunk's table; then the threads share the monomials, and each adds
+// those rows to its moments. Products level by level. Backward: each thread pulls the adjoints back to one neighbour, and adds its force. A thread
+// alone does the same with chunks of one. Of a neighbour nothing is kept from one sweep to the other, so memory grows with neither the neighbours nor
+// the atoms: as many atoms are under way as the device has threads for, one after another.
 //
 // T is double, or Single: then all that belongs to one neighbour is computed in single precision, up to its force. What is summed over neighbours and
 // the products of moments stay in double precision, and so do the differences of positions.
@@ -83,7 +83,8 @@ struct SiteTotals {
 template <class T> struct SiteMemory {
   Strided<double> moments, adjoint;
   T *chunk;
-  std::size_t columns;    // distance between rows
+  std::size_t columns;     // distance between rows
+  int *queue = nullptr;    // how many there are, then their places in the list
 
   MTP_FUNCTION Strided<T> column(int row, int thread) const { return {chunk + row * columns + thread, columns}; }
 };
@@ -116,6 +117,8 @@ struct OneThread {
   MTP_FUNCTION void operator()(double &to, double what) const { to += what; }    // adds
 };
 
+constexpr int rounds_of_queue = 4;    // places of the list that each thread looks at to fill it
+
 template <class Member> struct ThreadsOfTeam {
   static constexpr bool alone = false;
   const Member &member;
@@ -123,6 +126,7 @@ template <class Member> struct ThreadsOfTeam {
   MTP_FUNCTION int rank() const { return member.team_rank(); }
   MTP_FUNCTION int size() const { return member.team_size(); }
   MTP_FUNCTION void barrier() const { member.team_barrier(); }
+  MTP_FUNCTION int capacity() const { return rounds_of_queue * member.team_size(); }
   MTP_FUNCTION void operator()(double &to, double what) const { Kokkos::atomic_add(&to, what); }
 };
 
@@ -200,30 +204,60 @@ template <class T, bool graded, class Team> class SiteOfTeam {
   MTP_FUNCTION void tabulate(const Neighbour &n) const
   {
     const int thread = team.rank();
-    const Strided<T> f = memory.column(rows.f, thread), polynomials = memory.column(rows.bar, thread);
-    if (n.inside) {
-      const T held = chebyshev(plan, species, n.species, n.distance, polynomials);
-      radial_functions(plan, species, n.species, n.distance, held, polynomials, f, memory.column(rows.df, thread));
-    } else
-      for (int mu = 0; mu < plan.n_radial; mu++) f[mu] = T{};
+    const Strided<T> polynomials = memory.column(rows.bar, thread);
+    const T held = chebyshev(plan, species, n.species, n.distance, polynomials);
+    radial_functions(plan, species, n.species, n.distance, held, polynomials, memory.column(rows.f, thread), memory.column(rows.df, thread));
     monomials<1>(plan, n.u, memory.column(rows.mono, thread));
+  }
+
+  // action(neighbour of this thread, number of neighbours in this chunk), by all threads; those that have none are outside.
+  template <class Action> MTP_FUNCTION void for_each_chunk(const Action &action) const
+  {
+    const int n = atoms.n_listed[centre];
+    if constexpr (Team::alone) {
+      for (int k = 0; k < n; k++) {
+        const Neighbour one = neighbour(k);
+        if (one.inside) action(one, 1);
+      }
+    } else {
+      for (int scanned = 0; scanned < n; scanned += team.capacity()) {
+        fill_queue(scanned);
+        const int n_queued = memory.queue[0];
+        for (int first = 0; first < n_queued; first += team.size()) {
+          const int k = first + team.rank();
+          action(k < n_queued ? neighbour(memory.queue[1 + k]) : Neighbour(), n_queued - first < team.size() ? n_queued - first : team.size());
+        }
+      }
+    }
+  }
+
+  // With neighbours within the cutoff, in any order, from as many places of the list as it can hold
+  MTP_FUNCTION void fill_queue(int scanned) const
+  {
+    team.barrier();
+    if (team.rank() == 0) memory.queue[0] = 0;
+    team.barrier();
+    for (int round = 0; round < rounds_of_queue; round++) {
+      const int k = scanned + round * team.size() + team.rank();
+      if (neighbour(k).inside) memory.queue[1 + Kokkos::atomic_fetch_add(&memory.queue[0], 1)] = k;
+    }
+    team.barrier();
   }
 
   MTP_FUNCTION void sum_moments(SiteTotals &totals) const
   {
-    const int n = atoms.n_listed[centre];
     for (int k = team.rank(); k < plan.n_summed; k += team.size()) memory.moments[k] = 0;
-    for (int first = 0; first < n; first += team.size()) {
-      const Neighbour mine = neighbour(first + team.rank());
-      if (mine.inside && !(widened(mine.distance) > same_place)) SiteTotals::keep_first(totals.coinciding, centre);
-      tabulate(mine);
+    for_each_chunk([&](const Neighbour &mine, int n_columns) {
+      if (mine.inside) {
+        if (!(widened(mine.distance) > same_place)) SiteTotals::keep_first(totals.coinciding, centre);
+        tabulate(mine);
+      }
       team.barrier();
-      const int n_columns = n - first < team.size() ? n - first : team.size();
       for (int k = team.rank(); k < plan.n_monomials; k += team.size())
         add_monomial(plan.first_moment[k + 1] - plan.first_moment[k], n_columns, memory.columns, memory.column(rows.f, 0).first,
                      memory.column(rows.mono + k, 0).first, memory.moments + plan.first_moment[k]);
       team.barrier();
-    }
+    });
   }
 
   template <class Action> MTP_FUNCTION void for_level(const Levels &levels, int level, const Action &action) const
@@ -276,31 +310,25 @@ template <class T, bool graded, class Team> class SiteOfTeam {
 
   MTP_FUNCTION void add_forces(double energy, const DeviceSums &sums, SiteTotals &totals, double *row) const
   {
-    const int thread = team.rank(), n = atoms.n_listed[centre];
+    const int thread = team.rank();
     double of_centre[n_sums_of_site] = {};
-    const auto pull = [&](const Neighbour &one) {
-      tabulate(one);
-      T narrow[1][3];
-      pull_back<1>(plan, plan.n_radial, one.u, &one.inverse, memory.column(rows.f, thread), memory.column(rows.df, thread),
-                   memory.column(rows.mono, thread), adjoints(), memory.column(rows.bar, thread), memory.column(rows.angular, thread), narrow);
-      double g[3] = {widened(narrow[0][0]), widened(narrow[0][1]), widened(narrow[0][2])};
-      energy += add_repulsion(one, g);
-      book(one, g, sums, of_centre, totals);
-    };
-    if (graded)
-      for (int first = 0; first < n; first += team.size()) {    // all threads, one and the same chunk
-        const Neighbour mine = neighbour(first + thread);
-        if (mine.inside) pull(mine);
-        weigh(mine);
+    for_each_chunk([&](const Neighbour &one, int n_columns) {
+      if (one.inside) {
+        tabulate(one);
+        T narrow[1][3];
+        pull_back<1>(plan, plan.n_radial, one.u, &one.inverse, memory.column(rows.f, thread), memory.column(rows.df, thread),
+                     memory.column(rows.mono, thread), adjoints(), memory.column(rows.bar, thread), memory.column(rows.angular, thread), narrow);
+        double g[3] = {widened(narrow[0][0]), widened(narrow[0][1]), widened(narrow[0][2])};
+        energy += add_repulsion(one, g);
+        book(one, g, sums, of_centre, totals);
+        if (graded) weigh(one);
+      }
+      if (graded) {
         team.barrier();
-        add_to_row(n - first < team.size() ? n - first : team.size(), row);
+        add_to_row(n_columns, row);
         team.barrier();
       }
-    else
-      for (int k = thread; k < n; k += team.size()) {
-        const Neighbour mine = neighbour(k);
-        if (mine.inside) pull(mine);
-      }
+    });
     of_centre[9] = energy;
     add_up(of_centre, [&](int k, double sum) { book_centre(k, sum, sums, totals); });
   }
@@ -310,8 +338,7 @@ template <class T, bool graded, class Team> class SiteOfTeam {
   {
     const int thread = team.rank();
     const Strided<T> weights = memory.column(rows.angular, thread);
-    memory.column(rows.f, thread)[0] = T(static_cast<double>(n.inside ? n.species : -1));
-    if (!n.inside) return;
+    memory.column(rows.f, thread)[0] = T(static_cast<double>(n.species));
     T smooth, dsmooth;
     cutoff_function(plan, species, n.species, n.distance, &smooth, &dsmooth);
     chebyshev(plan, species, n.species, n.distance, memory.column(rows.bar, thread));
@@ -437,7 +464,7 @@ template <class T, bool graded> struct AtomsOfTeams {
   std::size_t bytes_of_moments() const { return 2 * static_cast<std::size_t>(plan.n_moments) * sizeof(double); }
   // an odd distance between rows: threads that read a column each do not wait for each other
   std::size_t columns() const { return static_cast<std::size_t>(team_size) | 1; }
-  std::size_t bytes_of_chunk() const { return ChunkRows(plan).n * columns() * sizeof(T); }
+  std::size_t bytes_of_chunk() const { return ChunkRows(plan).n * columns() * sizeof(T) + (2 + rounds_of_queue * team_size) * sizeof(int); }
 
   template <class Member> MTP_FUNCTION void operator()(const Member &member, SiteTotals &totals) const
   {
@@ -445,7 +472,8 @@ template <class T, bool graded> struct AtomsOfTeams {
     const std::size_t n = plan.n_moments, width = static_cast<std::size_t>(member.team_size()) | 1;
     double *const moments = static_cast<double *>(member.team_scratch(level_of_moments).get_shmem(2 * n * sizeof(double)));
     T *const chunk = static_cast<T *>(member.team_scratch(level_of_chunk).get_shmem(ChunkRows(plan).n * width * sizeof(T)));
-    const SiteMemory<T> memory = {{moments, 1}, {moments + n, 1}, chunk, width};
+    int *const queue = static_cast<int *>(member.team_scratch(level_of_chunk).get_shmem((1 + team.capacity()) * sizeof(int)));
+    const SiteMemory<T> memory = {{moments, 1}, {moments + n, 1}, chunk, width, queue};
     SiteOfTeam<T, graded, ThreadsOfTeam<Member>> site(team, plan, atoms, memory);
     const std::size_t length = graded ? n_active(plan) : 0;
     for (int k = member.league_rank(); k < atoms.n; k += member.league_size()) site.evaluate(atoms.centres[k], sums, totals, rows + k * length);

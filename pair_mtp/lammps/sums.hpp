@@ -108,9 +108,10 @@ class SumsOfThread {
 
   double *row(int atom)
   {
-    Page &page = pages[atom / atoms_of_page];
+    const unsigned number = static_cast<unsigned>(atom) / atoms_of_page, place = static_cast<unsigned>(atom) % atoms_of_page;    // a shift, a mask
+    Page &page = pages[number];
     if (!page.rows) begin_page(page);
-    return page.rows + static_cast<std::size_t>(atom % atoms_of_page) * n_columns;
+    return page.rows + static_cast<std::size_t>(place) * n_columns;
   }
 
   void begin_page(Page &page) const
