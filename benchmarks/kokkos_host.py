@@ -5,9 +5,10 @@
     python benchmarks/kokkos_host.py --json kokkos.json
 
 Copper on an fcc lattice of 3.61 Å, 4000 atoms unless told, cutoff 5 Å, skin 1 Å, NVE at 300 K, one MPI rank, random
-coefficients (speed depends on the form of a potential alone). Each repeat runs all cases in turn, so that a machine that
-slows down slows all alike; the time is that of the pair style (`Pair` in LAMMPS' table), in CPU seconds of all threads,
-the shortest of the repeats. Where two threads take the CPU seconds of one, they are twice as fast on cores that are free.
+coefficients (speed depends on the form of a potential alone). Each repeat runs all cases in turn, so that a machine
+that slows down slows all alike; the time is that of the pair style (`Pair` in LAMMPS' table), in CPU seconds of all
+threads, the shortest of the repeats. Where two threads take the CPU seconds of one, they are twice as fast on cores
+that are free.
 """
 
 from __future__ import annotations
