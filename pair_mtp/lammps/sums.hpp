@@ -65,12 +65,12 @@ class SumsOfThread {
     n_columns = sums.columns();
     has_six = sums.six, has_nine = sums.nine;
     pages.resize((n_atoms + atoms_of_page - 1) / atoms_of_page);
-    for (Page &page : pages) page.rows = nullptr;
+    rows.assign(pages.size(), nullptr);
   }
-  void operator()(const Share &share) { SumsOfAtoms::add(3, share.force, row(share.atom)); }
+  void operator()(const Share &share) { SumsOfAtoms::add(3, share.force, n_columns == 3 ? row(share.atom, 3) : row(share.atom, n_columns)); }
   void operator()(const VirialShare &share)
   {
-    double *const to = row(share.atom);
+    double *const to = row(share.atom, n_columns);
     if (has_six) SumsOfAtoms::add(6, share.six, to + 3);
     if (has_nine) SumsOfAtoms::add(9, share.nine, to + (has_six ? 9 : 3));
   }
@@ -80,49 +80,49 @@ class SumsOfThread {
   // Adds one page to LAMMPS' arrays and lets go of the memory where this step did not need it.
   void hand_over(int number, int n_atoms, const SumsOfAtoms &sums)
   {
-    Page &page = pages[number];
-    if (!page.rows) {
-      page = {};
+    if (!rows[number]) {
+      pages[number] = {};
       return;
     }
     const int first = number * atoms_of_page, n = std::min(atoms_of_page, n_atoms - first);
-    for (int k = 0; k < n; k++) sums.add_row(first + k, page.rows + static_cast<std::size_t>(k) * n_columns);
+    for (int k = 0; k < n; k++) sums.add_row(first + k, rows[number] + static_cast<std::size_t>(k) * n_columns);
   }
 
   std::size_t bytes() const
   {
-    std::size_t sum = pages.capacity() * sizeof(Page);
+    std::size_t sum = pages.capacity() * sizeof(Page) + rows.capacity() * sizeof(double *);
     for (const Page &page : pages) sum += page.size * sizeof(double);
     return sum;
   }
 
  private:
   struct Page {
-    double *rows = nullptr;    // [atom][column]: forces, six, nine; null: nothing was added in this step
     std::unique_ptr<double[]> memory;
     std::size_t size = 0;
   };
   std::vector<Page> pages;
+  std::vector<double *> rows;    // [page], of which each is [atom][column]: forces, six, nine; null: nothing was added in this step
   int n_columns = 3;
   bool has_six = false, has_nine = false;
 
-  double *row(int atom)
+  // once for every neighbour
+  double *row(int atom, int columns)
   {
     const unsigned number = static_cast<unsigned>(atom) / atoms_of_page, place = static_cast<unsigned>(atom) % atoms_of_page;    // a shift, a mask
-    Page &page = pages[number];
-    if (!page.rows) begin_page(page);
-    return page.rows + static_cast<std::size_t>(place) * n_columns;
+    if (__builtin_expect(!rows[number], 0)) begin_page(number);
+    return rows[number] + static_cast<std::size_t>(place) * columns;
   }
 
-  void begin_page(Page &page) const
+  __attribute__((noinline)) void begin_page(unsigned number)
   {
+    Page &page = pages[number];
     const std::size_t n = static_cast<std::size_t>(atoms_of_page) * n_columns;
     if (page.size != n) {
       page.memory.reset(new double[n]);
       page.size = n;
     }
-    page.rows = page.memory.get();
-    std::fill(page.rows, page.rows + n, 0.0);
+    rows[number] = page.memory.get();
+    std::fill(rows[number], rows[number] + n, 0.0);
   }
 };
 
