@@ -48,7 +48,7 @@ template <class Wanted> struct Choose {
   }
 };
 
-template <class GradedAtom> struct Gather {
+struct Gather {
   const int *chosen, *type, *species_of_type;
   const tagint *tag;    // null: atoms have none
   const double *gamma;
@@ -140,7 +140,7 @@ template <class DeviceType> double PairMTPExtrapolationKokkos<DeviceType>::highe
 
 template <class DeviceType>
 template <class Wanted>
-std::vector<typename PairMTPExtrapolation::GradedAtom> PairMTPExtrapolationKokkos<DeviceType>::gathered(const Wanted &wanted) const
+std::vector<GradedAtom> PairMTPExtrapolationKokkos<DeviceType>::gathered(const Wanted &wanted) const
 {
   const int n_local = this->atom->nlocal;
   int n = 0;
@@ -148,17 +148,16 @@ std::vector<typename PairMTPExtrapolation::GradedAtom> PairMTPExtrapolationKokko
   Kokkos::parallel_scan("mtp:choose", Kokkos::RangePolicy<DeviceType>(0, n_local), Choose<Wanted>{wanted, chosen.data()}, n);
   Kokkos::View<GradedAtom *, Space> found(Kokkos::view_alloc(Kokkos::WithoutInitializing, "mtp:gathered"), n);
   const mtp::DeviceAtoms atoms = this->listed_atoms();
-  const Gather<GradedAtom> gather = {chosen.data(),         atoms.type,
-                                     atoms.species_of_type, this->atom->tag_enable ? this->atomKK->k_tag.template view<DeviceType>().data() : nullptr,
-                                     device_gamma.data(),   atoms.positions,
-                                     found.data()};
+  const Gather gather = {chosen.data(),         atoms.type,
+                         atoms.species_of_type, this->atom->tag_enable ? this->atomKK->k_tag.template view<DeviceType>().data() : nullptr,
+                         device_gamma.data(),   atoms.positions,
+                         found.data()};
   Kokkos::parallel_for("mtp:gather", Kokkos::RangePolicy<DeviceType>(0, n), gather);
   const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), found);
   return std::vector<GradedAtom>(host.data(), host.data() + n);
 }
 
-template <class DeviceType>
-std::vector<typename PairMTPExtrapolation::GradedAtom> PairMTPExtrapolationKokkos<DeviceType>::atoms_above(double grade) const
+template <class DeviceType> std::vector<GradedAtom> PairMTPExtrapolationKokkos<DeviceType>::atoms_above(double grade) const
 {
   if (!on_host) return gathered(Above{device_gamma.data(), grade});
   this->atomKK->sync(Host, X_MASK | TYPE_MASK | TAG_MASK);
@@ -166,8 +165,7 @@ std::vector<typename PairMTPExtrapolation::GradedAtom> PairMTPExtrapolationKokko
 }
 
 template <class DeviceType>
-std::vector<typename PairMTPExtrapolation::GradedAtom> PairMTPExtrapolationKokkos<DeviceType>::atoms_near(const double *centre,
-                                                                                                          const Images &within) const
+std::vector<GradedAtom> PairMTPExtrapolationKokkos<DeviceType>::atoms_near(const double *centre, const Images &within) const
 {
   if (on_host) return Style::atoms_near(centre, within);
   return gathered(Near{this->listed_atoms().positions, {centre[0], centre[1], centre[2]}, within});

@@ -31,7 +31,6 @@ template <class DeviceType> class PairMTPExtrapolationKokkos : public MTPOnDevic
  protected:
   using Style = MTPOnDevice<DeviceType, PairMTPExtrapolation>;
   using Space = typename DeviceType::memory_space;
-  using typename PairMTPExtrapolation::GradedAtom;
   using typename PairMTPExtrapolation::SumOfRows;
 
   mtp::SiteTotals evaluate_on_device(const mtp::DeviceAtoms &atoms, const mtp::DeviceSums &sums, bool all_scalars) override;

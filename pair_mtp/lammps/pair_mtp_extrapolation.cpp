@@ -180,14 +180,14 @@ void PairMTPExtrapolation::report()
 }
 
 // Grades of the same environment differ by rounding from one number of ranks to another: seven digits decide, then the tag.
-bool PairMTPExtrapolation::GradedAtom::before(const GradedAtom &other) const
+bool GradedAtom::before(const GradedAtom &other) const
 {
   const auto mine = static_cast<float>(grade), others = static_cast<float>(other.grade);
   return mine > others || (mine == others && tag < other.tag);
 }
 
 // Collective: in each round every rank offers its best atom that is left, and the best of all is taken.
-std::vector<PairMTPExtrapolation::GradedAtom> PairMTPExtrapolation::choose_centres(double select_above) const
+std::vector<GradedAtom> PairMTPExtrapolation::choose_centres(double select_above) const
 {
   std::vector<GradedAtom> left = atoms_above(select_above), chosen, offers(comm->nprocs);
   const Images near(*domain, model->potential.cutoff);
@@ -222,7 +222,7 @@ void PairMTPExtrapolation::keep(std::int64_t room, double grade, const std::func
 }
 
 // An atom, or an image of it
-template <class GradedAtom> static void add(const GradedAtom &atom, const double *position, mtp::Flagged &kept)
+static void add(const GradedAtom &atom, const double *position, mtp::Flagged &kept)
 {
   kept.tags.push_back(static_cast<std::int64_t>(atom.tag));
   kept.species.push_back(static_cast<std::int32_t>(atom.species));
@@ -262,7 +262,7 @@ mtp::Flagged PairMTPExtrapolation::nothing_yet(double grade) const
   return kept;
 }
 
-PairMTPExtrapolation::GradedAtom PairMTPExtrapolation::graded_atom(int i) const
+GradedAtom PairMTPExtrapolation::graded_atom(int i) const
 {
   const double *const x = atom->x[i];
   return {
@@ -274,7 +274,7 @@ double PairMTPExtrapolation::highest_of_atoms() const
   return *std::max_element(gamma.begin(), gamma.end());
 }
 
-std::vector<PairMTPExtrapolation::GradedAtom> PairMTPExtrapolation::atoms_above(double grade) const
+std::vector<GradedAtom> PairMTPExtrapolation::atoms_above(double grade) const
 {
   std::vector<GradedAtom> found;
   for (int i = 0; i < atom->nlocal; i++)
@@ -282,7 +282,7 @@ std::vector<PairMTPExtrapolation::GradedAtom> PairMTPExtrapolation::atoms_above(
   return found;
 }
 
-std::vector<PairMTPExtrapolation::GradedAtom> PairMTPExtrapolation::atoms_near(const double *, const Images &) const
+std::vector<GradedAtom> PairMTPExtrapolation::atoms_near(const double *, const Images &) const
 {
   return atoms_above(-1);
 }

@@ -21,6 +21,11 @@
 
 namespace LAMMPS_NS {
 
+struct GradedAtom {
+  double grade = 0, tag = 0, species = -1, x[3] = {};    // species -1: of another style
+  bool before(const GradedAtom &other) const;
+};
+
 class PairMTPExtrapolation : public PairMTP {
  public:
   explicit PairMTPExtrapolation(class LAMMPS *lmp);
@@ -52,10 +57,6 @@ class PairMTPExtrapolation : public PairMTP {
   static PairMTPExtrapolation *find(class Force &force, int number);
 
  protected:
-  struct GradedAtom {
-    double grade = 0, tag = 0, species = -1, x[3] = {};    // species -1: of another style
-    bool before(const GradedAtom &other) const;
-  };
   struct SumOfRows {
     std::vector<double> sum;    // [n_parameters]
     bigint n_atoms = 0;
