@@ -59,7 +59,7 @@ case " $* " in
 *" -c "*) ;;
 *) device "$@" ;;
 esac
-if [ -z "$source" ] || grep -qiE 'kokkos|"style_|cuda' "$source"; then device "$@"; fi
+if [ -z "$source" ] || grep -qiE '#include.*(kokkos|"style_|cuda)' "$source"; then device "$@"; fi
 plain=()
 while [ $# -gt 0 ]; do
   case $1 in

@@ -66,13 +66,14 @@ struct Gather {
   }
 };
 
-// The highest grade; infinite, where one is not finite
+// The highest grade; `infinite`, where one is not finite
 struct Highest {
   const double *gamma;
+  double infinite = std::numeric_limits<double>::infinity();
 
   KOKKOS_INLINE_FUNCTION void operator()(int i, double &most) const
   {
-    const double grade = gamma[i] - gamma[i] == 0.0 ? gamma[i] : std::numeric_limits<double>::infinity();
+    const double grade = gamma[i] - gamma[i] == 0.0 ? gamma[i] : infinite;
     most = grade > most ? grade : most;
   }
 };
