@@ -43,7 +43,8 @@ PRECISIONS = ("double", "mixed")
 VARIANTS = ("thread", "warp", "team")
 KOKKOS_FLAGS = "-k on g 1 -sf kk -pk kokkos newton on neigh half"
 PEAK_TFLOPS = {"double": 34.0, "mixed": 67.0}  # of an H200, without tensor cores
-REGISTERS, SHARED, WARPS = 65536, 233472, 64  # of a multiprocessor of it
+REGISTERS, WARPS = 65536, 64  # of a multiprocessor of it
+KERNELS = ("AtomsOfTeams", "AtomsOfThreads", "LargestProducts")
 
 # nvcc for what has to do with Kokkos; the rest is the host compiler's, which is ten times as fast
 COMPILER = """#!/bin/bash
@@ -63,7 +64,7 @@ if [ -z "$source" ] || grep -qiE '#include.*(kokkos|"style_|cuda)' "$source"; th
 plain=()
 while [ $# -gt 0 ]; do
   case $1 in
-  -arch=*|-extended-lambda|--extended-lambda|-Wext-lambda-captures-this|--expt-*|--relocatable-device-code=*) ;;
+  -Xptxas=*|-arch=*|-extended-lambda|--extended-lambda|-Wext-lambda-captures-this|--expt-*|--relocatable-device-code=*) ;;
   -Xcudafe) shift ;;
   *) plain+=("$1") ;;
   esac
@@ -122,7 +123,7 @@ def main() -> int:
             return 3
     lmp, plugins = build(options)
     console = Console(width=150, highlight=False)
-    needs = resources(plugins / "mtpkkplugin.so")
+    needs = resources(plugins.with_suffix(".log"))
     show_resources(console, needs)
     if gpu is None:
         print(f"built: {lmp}, {plugins}")
@@ -254,6 +255,7 @@ def build(options: argparse.Namespace) -> tuple[Path, Path]:
             "LAMMPS_SOURCE_DIR": lammps / "src",
             "LAMMPS_BUILD_DIR": work / "lammps-build",
             "Kokkos_ROOT": work / "kokkos",
+            "CMAKE_CXX_FLAGS": "-Xptxas=-v",
         },
     )
     return work / "lammps-build" / "lmp", work / "plugins"
@@ -262,9 +264,11 @@ def build(options: argparse.Namespace) -> tuple[Path, Path]:
 def made(
     options: argparse.Namespace, source: Path, folder: Path, settings: dict[str, object], target: str = "all"
 ) -> None:
-    """Configure and build; what is there already stays. The log is beside the folder."""
+    """Configure and build once; the log is beside the folder."""
+    log, mark = folder.with_suffix(".log"), folder / "built"
+    if mark.exists():
+        return
     print(f"gpu.py: building {folder.name} ...", flush=True)
-    log = folder.with_suffix(".log")
     words = [f"-D{name}={value}" for name, value in settings.items()]
     with log.open("w") as out:
         for command in (
@@ -275,6 +279,7 @@ def made(
                 lines = log.read_text(errors="replace").splitlines()
                 told = [line for line in lines if "error" in line.lower()][:10] or lines[-15:]
                 sys.exit("\n".join([f"gpu.py: {folder.name} could not be built; see {log}:", *told]))
+    mark.touch()
 
 
 def version_of(kokkos: Path) -> tuple[int, ...]:
@@ -453,40 +458,38 @@ def speed(
 # ---- what kernels need
 
 
-def resources(plugin: Path) -> list[dict]:
-    """Registers, stack and memory of the kernels in a plugin. A stack beyond what arrays need is spilled registers."""
-    text = subprocess.run(["cuobjdump", "-res-usage", plugin], capture_output=True, text=True, check=True).stdout
+def resources(log: Path) -> list[dict]:
+    """Registers, stack and spills of the kernels, from what ptxas said when the plugin was built."""
+    kernel = re.compile(r"Compiling entry function '(\S+)'.*\n.*\n\s*(\d+) bytes stack frame, (\d+) bytes spill stores")
+    text = log.read_text(errors="replace")
     found = []
-    for name, registers, stack, shared in re.findall(
-        r"Function (\S+):\s*\n\s*REG:(\d+) STACK:(\d+) SHARED:(\d+)", text
-    ):
-        kernel = next(
-            (kernel for kernel in ("AtomsOfTeams", "AtomsOfThreads", "LargestProducts") if kernel in name), None
-        )
-        if kernel is None:
+    for part in text.split("ptxas info    : Compiling entry")[1:]:
+        told = kernel.search(f"Compiling entry{part}")
+        name = told and next((known for known in KERNELS if known in told[1]), None)
+        if name is None:
             continue
-        mixed, graded = "6Single" in name, bool(re.search(r"Lb1E", name.split(kernel)[1][:40]))
-        blocks = int(registers) and REGISTERS // (-(-int(registers) // 8) * 8 * 32)
+        registers = int(re.search(r"Used (\d+) registers", part)[1])
         found.append(
             {
-                "kernel": kernel,
-                "precision": "mixed" if mixed else "double",
-                "graded": graded,
-                "registers": int(registers),
-                "stack": int(stack),
-                "shared": int(shared),
-                "occupancy": min(blocks, WARPS) / WARPS,
+                "kernel": name,
+                "precision": "mixed" if "6Single" in told[1] else "double",
+                "graded": "Lb1E" in told[1],
+                "registers": registers,
+                "stack": int(told[2]),
+                "spilled": int(told[3]),
+                "warps": min(REGISTERS // (-(-registers // 8) * 8 * 32), WARPS),
             }
         )
     return found
 
 
 def show_resources(console: Console, needs: list[dict]) -> None:
-    table = Table("kernel", "precision", "with grades", "registers", "stack, bytes", "warps of 64 by registers")
+    columns = ("kernel", "precision", "with grades", "registers", "stack, bytes", "spilled, bytes")
+    table = Table(*columns, f"warps of {WARPS} by registers")
     for one in needs:
         graded = "yes" if one["graded"] else ""
-        warps = f"{one['occupancy'] * WARPS:.0f}"
-        table.add_row(one["kernel"], one["precision"], graded, str(one["registers"]), str(one["stack"]), warps)
+        numbers = (str(one[name]) for name in ("registers", "stack", "spilled", "warps"))
+        table.add_row(one["kernel"], one["precision"], graded, *numbers)
     console.print(table)
 
 
