@@ -64,7 +64,8 @@ if [ -z "$source" ] || grep -qiE '#include.*(kokkos|"style_|cuda)' "$source"; th
 plain=()
 while [ $# -gt 0 ]; do
   case $1 in
-  -Xptxas=*|-arch=*|-extended-lambda|--extended-lambda|-Wext-lambda-captures-this|--expt-*|--relocatable-device-code=*) ;;
+  -Xptxas=*|-arch=*|-extended-lambda|--extended-lambda|-Wext-lambda-captures-this) ;;
+  --expt-*|--relocatable-device-code=*) ;;
   -Xcudafe) shift ;;
   *) plain+=("$1") ;;
   esac
@@ -264,13 +265,11 @@ def build(options: argparse.Namespace) -> tuple[Path, Path]:
 def made(
     options: argparse.Namespace, source: Path, folder: Path, settings: dict[str, object], target: str = "all"
 ) -> None:
-    """Configure and build once; the log is beside the folder."""
-    log, mark = folder.with_suffix(".log"), folder / "built"
-    if mark.exists():
-        return
+    """Configure and build what has changed; the log of all builds is beside the folder."""
+    log = folder.with_suffix(".log")
     print(f"gpu.py: building {folder.name} ...", flush=True)
     words = [f"-D{name}={value}" for name, value in settings.items()]
-    with log.open("w") as out:
+    with log.open("a") as out:
         for command in (
             ["cmake", "-S", source, "-B", folder, "-G", "Ninja", *words],
             ["cmake", "--build", folder, "--target", target, f"-j{options.jobs}"],
@@ -279,7 +278,6 @@ def made(
                 lines = log.read_text(errors="replace").splitlines()
                 told = [line for line in lines if "error" in line.lower()][:10] or lines[-15:]
                 sys.exit("\n".join([f"gpu.py: {folder.name} could not be built; see {log}:", *told]))
-    mark.touch()
 
 
 def version_of(kokkos: Path) -> tuple[int, ...]:
@@ -462,25 +460,23 @@ def resources(log: Path) -> list[dict]:
     """Registers, stack and spills of the kernels, from what ptxas said when the plugin was built."""
     kernel = re.compile(r"Compiling entry function '(\S+)'.*\n.*\n\s*(\d+) bytes stack frame, (\d+) bytes spill stores")
     text = log.read_text(errors="replace")
-    found = []
+    found = {}
     for part in text.split("ptxas info    : Compiling entry")[1:]:
         told = kernel.search(f"Compiling entry{part}")
         name = told and next((known for known in KERNELS if known in told[1]), None)
         if name is None:
             continue
         registers = int(re.search(r"Used (\d+) registers", part)[1])
-        found.append(
-            {
-                "kernel": name,
-                "precision": "mixed" if "6Single" in told[1] else "double",
-                "graded": "Lb1E" in told[1],
-                "registers": registers,
-                "stack": int(told[2]),
-                "spilled": int(told[3]),
-                "warps": min(REGISTERS // (-(-registers // 8) * 8 * 32), WARPS),
-            }
-        )
-    return found
+        found[told[1]] = {  # the latest of each
+            "kernel": name,
+            "precision": "mixed" if "6Single" in told[1] else "double",
+            "graded": "Lb1E" in told[1],
+            "registers": registers,
+            "stack": int(told[2]),
+            "spilled": int(told[3]),
+            "warps": min(REGISTERS // (-(-registers // 8) * 8 * 32), WARPS),
+        }
+    return list(found.values())
 
 
 def show_resources(console: Console, needs: list[dict]) -> None:
