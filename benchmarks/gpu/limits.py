@@ -30,7 +30,7 @@ MULTIPROCESSORS, CLOCK = 132, 1.755e9
 TFLOPS = {8: 34.0, 4: 67.0}  # by the bytes of a number
 SHARED = 227 * 1024  # bytes, of which each team takes 1 kB for itself
 REGISTERS = 65536
-OF_KERNEL = {8: 224, 4: 212}  # registers of the kernel of teams, from `nvcc -Xptxas -v`
+OF_KERNEL = {8: 243, 4: 191}  # registers of the kernel of teams, from `nvcc -Xptxas -v`
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
                 f"{MULTIPROCESSORS * CLOCK / clocks / 1e6:.0f}",
                 f"{scratch / 1024:.1f}",
                 str(int(SHARED // (scratch + 1024))),
-                str(REGISTERS // (OF_KERNEL[size] * WARP)),
+                str(REGISTERS // (-(-OF_KERNEL[size] // 8) * 8 * WARP)),
             )
         console.print(table)
 
