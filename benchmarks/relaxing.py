@@ -120,7 +120,7 @@ def main() -> None:
     subprocess.run(command, check=True)
     seconds = time.monotonic() - start
     rounds = json.loads((folder / "run" / "rounds.json").read_text())
-    learned = read(folder / "run" / "relaxed_1.extxyz", ":")
+    learned = read(folder / "run" / "relaxed_0.extxyz", ":")
     calls, n_reached, errors, differences = 0, 0, [], []
     for atoms, first in zip(learned, starts, strict=True):
         same = atoms.copy()

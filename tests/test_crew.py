@@ -10,7 +10,7 @@ from ase import Atoms
 
 from mtp.errors import Error
 from mtp.learning.crew import Crew
-from mtp.learning.loop import Loop
+from mtp.learning.loop import STUCK, Loop
 from mtp.learning.ranks import Stopped
 from mtp.learning.walks import Passage, Walk
 from mtp.settings import Selection
@@ -123,15 +123,55 @@ def test_an_error_of_a_group_stops_all():
 # ---- the loop's part
 
 
-@pytest.mark.parametrize("n_chosen", [0, 1])
-def test_a_loop_converges_only_if_what_was_flagged_before_is_known(monkeypatch, n_chosen):
+@pytest.fixture
+def loop(monkeypatch) -> Loop:
+    """One that has a folder and a teacher in name alone."""
     loop = Loop.__new__(Loop)
     loop.settings = SimpleNamespace(selection=Selection())
-    loop.folder = Mock(**{"add_round.side_effect": lambda record: [record]})
-    loop.teacher = Mock(**{"choose.return_value": n_chosen})
-    loop._stuck = {}
-    loop.say, loop.record, loop.passages = print, {}, [Passage("walk", 0, 10, finished=True)]
-    loop.spare = []
+    loop.folder = Mock(**{"add_round.side_effect": lambda record: [record], "__str__": lambda self: "run"})
+    loop.teacher = Mock(**{"choose.return_value": 1})
+    loop.say, loop.record, loop.passages, loop.flagged, loop.spare, loop._stuck = print, {}, [], [], [], {}
+    monkeypatch.setattr(loop, "_note", lambda phase, number: None)
+    return loop
+
+
+@pytest.mark.parametrize("title", ["300 K", "κ by nemd"])  # an errand's walk begins again, and breaks where it broke
+def test_a_walk_that_breaks_at_one_step_whatever_is_learned_ends_the_loop(loop, title):
+    def conclude(number: int, break_step: int | None) -> None:
+        loop.passages = [Passage(title, 0, break_step or LENGTH, 50.0, break_step=break_step)]
+        loop.flagged = [Atoms(info={"grade": 50.0})]
+        loop._conclude(number, "learn", 0.0)
+
+    for number in range(STUCK - 1):
+        conclude(number, 5)
+    conclude(STUCK - 1, 10)  # it has got further
+    for number in range(STUCK, 2 * STUCK - 1):
+        conclude(number, 5)
+    with pytest.raises(Error, match=rf"run: {title} has broken {STUCK} times at step 5"):
+        conclude(2 * STUCK - 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("failure", "hint"),
+    [
+        ("ERROR: Lost atoms: original 64 current 63 (src/thermo.cpp:494)", True),
+        ("ERROR on proc 0: Non-numeric atom coords - simulation unstable", True),
+        ("sbatch: job 17 was cancelled", False),
+        ("structure 3: the cell has collapsed", False),
+    ],
+)
+def test_a_smaller_timestep_is_advised_where_lammps_itself_failed(loop, failure, hint):
+    loop.passages = [Passage("300 K", 0, 5, failure=failure)]
+    with pytest.raises(Error) as caught:
+        loop._conclude(0, "learn", 0.0)
+    assert f"300 K failed before any configuration was flagged: {failure}" in str(caught.value)
+    assert ("timestep" in str(caught.value)) == hint
+
+
+@pytest.mark.parametrize("n_chosen", [0, 1])
+def test_a_loop_converges_only_if_what_was_flagged_before_is_known(loop, monkeypatch, n_chosen):
+    loop.teacher.choose.return_value = n_chosen
+    loop.passages = [Passage("walk", 0, 10, finished=True)]
     loop.flagged = [Atoms(info={"grade": 5.0, "stale": True})]
     noted = []
     monkeypatch.setattr(loop, "_note", lambda phase, number: noted.append(phase))

@@ -29,7 +29,7 @@ from mtp.potential import Potential
 
 BIN = Path(sys.executable).parent
 FILES = {"dataset.db", "learning.png", "log_0.lammps", "potential.almtp", "potential.mtp"}
-FILES |= {"rounds.json", "settings.json", "starts.json", "state.json", "structure_1.data"}
+FILES |= {"rounds.json", "settings.json", "starts.json", "state.json", "structure_0.data"}
 TERSOFF = """
 type = "lammps"
 commands = ["pair_style tersoff", "pair_coeff * * SiC.tersoff Si"]

@@ -210,12 +210,12 @@ def finished(mtp, tmp_path_factory):
     folder = begin(tmp_path_factory.mktemp("learned"))
     done = mtp(folder, "relax", "--learn", "relax.toml")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "prototypes.extxyz: run/relaxed_1.extxyz" in done.stdout
+    assert "prototypes.extxyz: run/relaxed_0.extxyz" in done.stdout
     return folder
 
 
 def test_learning_ends_when_all_relax_within_what_is_known(mtp, finished, tmp_path):
-    relaxed = read(finished / "run" / "relaxed_1.extxyz")
+    relaxed = read(finished / "run" / "relaxed_0.extxyz")
     rounds = json.loads((finished / "run" / "rounds.json").read_text())
     assert len(relaxed) == len(prototypes())
     assert rounds[-1]["converged"]
@@ -242,7 +242,7 @@ def test_any_number_of_ranks_learns_the_same(mtp, finished, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     for one, many in zip(labels(finished), labels(tmp_path), strict=True):
         np.testing.assert_allclose(one.positions, many.positions, atol=1e-8)
-    pairs = zip(*(read(folder / "run" / "relaxed_1.extxyz") for folder in (finished, tmp_path)), strict=True)
+    pairs = zip(*(read(folder / "run" / "relaxed_0.extxyz") for folder in (finished, tmp_path)), strict=True)
     for one, many in pairs:
         assert one.get_potential_energy() == pytest.approx(many.get_potential_energy(), abs=1e-8)
 
@@ -268,14 +268,14 @@ def test_a_list_is_graded_where_it_stands(mtp, tmp_path):
     begin(tmp_path, LEARN.replace("force = 0.02\nsteps = 200", "steps = 0"))
     done = mtp(tmp_path, "learn", "relax.toml")
     assert done.returncode == 0, done.stdout + done.stderr
-    graded = read(tmp_path / "run" / "relaxed_1.extxyz")
+    graded = read(tmp_path / "run" / "relaxed_0.extxyz")
     for atoms, start in zip(graded, prototypes(), strict=True):
         np.testing.assert_allclose(atoms.positions, start.positions, atol=1e-7)  # decimals of the file
         assert atoms.info["grade"] <= 3
 
 
 def walk(structures: list[Atoms], folder: Path, **limits) -> RelaxationWalk:
-    plan = Plan("test", structures, Goal(steps=300), "relaxed_1.extxyz")
+    plan = Plan("test", structures, Goal(steps=300), "relaxed_0.extxyz")
     return RelaxationWalk(plan, Selection.model_validate(limits), folder, MPI.COMM_SELF)
 
 
@@ -293,7 +293,7 @@ def test_a_structure_that_breaks_goes_on_from_where_it_could_be_trusted(potentia
     (flagged,) = passage.flagged
     assert flagged.info["step"] == "0 of structure 2"
     np.testing.assert_allclose(flagged.positions, far.positions)
-    assert not (tmp_path / "relaxed_1.extxyz").exists()
+    assert not (tmp_path / "relaxed_0.extxyz").exists()
     wiser = potential.copy()
     wiser.select([far])
     assert going.take(wiser, Path("unused")) == passage.end
@@ -301,7 +301,7 @@ def test_a_structure_that_breaks_goes_on_from_where_it_could_be_trusted(potentia
     assert passage.finished
     assert passage.break_step is None
     assert sum(passage.histogram) == passage.end - passage.begin  # every step was graded
-    relaxed = read(tmp_path / "relaxed_1.extxyz")
+    relaxed = read(tmp_path / "relaxed_0.extxyz")
     assert [atoms.info["relaxed"] for atoms in relaxed] == [True, True]
 
 

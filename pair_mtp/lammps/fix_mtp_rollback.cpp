@@ -32,10 +32,16 @@ const char *const can_be_put_back[] = {
     "nvt", "npt", "nph", "nvt/sllod", "deform", "temp/rescale", "temp/berendsen",
     // data of atoms, which travel with the atoms
     "pair", "spring/self", "property/atom", "STORE/ATOM",
-    // a random stream, which goes on: that of langevin is out of reach, what temp/csvr writes leaves out half of a pair of normal deviates
+    // a random stream, which goes on
     "langevin", "temp/csvr"};
 
 constexpr int atom_data = 1024;    // doubles that LAMMPS lets a fix keep for an atom without asking (Comm's extra room)
+
+// Whether what a fix writes to restart files is to be put back: that of temp/csvr would rewind its random stream
+bool has_global_state(const Fix *other)
+{
+  return other->restart_global && strcmp(other->style, "temp/csvr") != 0;
+}
 
 std::size_t bytes_of(int datatype)
 {
@@ -210,7 +216,7 @@ void FixMTPRollback::keep_fix(Fix *other, FixState &state)
   }
 
   state.global.clear();
-  if (!other->restart_global) return;
+  if (!has_global_state(other)) return;
   char *text = nullptr;
   std::size_t size = 0;
   FILE *const file = comm->me == 0 ? open_memstream(&text, &size) : nullptr;
@@ -292,7 +298,7 @@ void FixMTPRollback::put_back_fixes()
     if (!state.of_atoms.empty())
       for (int i = 0, used = 0; i < kept.n_local; i++) used += fixes[k]->unpack_exchange(i, &state.of_atoms[used]);
 
-    if (!fixes[k]->restart_global) continue;
+    if (!has_global_state(fixes[k])) continue;
     int size = static_cast<int>(state.global.size());
     MPI_Bcast(&size, 1, MPI_INT, 0, world);
     if (size < static_cast<int>(sizeof(int))) continue;    // it wrote nothing

@@ -33,10 +33,10 @@ from mtp.configurations import Labels
 from mtp.errors import Error, FailureReason, LabellingError
 from mtp.label_checks import check_numbers
 from mtp.labellers import make_labeller
+from mtp.processes import plain_environment
 
 START_LIMIT = 300.0  # s, for importing an engine from a slow disk
 WATCH_INTERVAL = 1.0  # s
-LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "HYDRA_", "HYDI_", "MPI_", "MPIR_", "MPIEXEC_", "OMPI_", "PRTE_")
 # The modules come from where this process has them, and the engine's own processes see no changed PYTHONPATH.
 BOOT = """
 import json, sys
@@ -116,14 +116,13 @@ class LabelProcess:
     def _start(self) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, closed by _stop
         self._connection, theirs = Pipe()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_PREFIXES)}
         with theirs, self._ending:
             if self._killed:
                 raise LabellingError("the labelling was ended", "crashed")
             self._process = subprocess.Popen(
                 [sys.executable, "-c", BOOT, str(theirs.fileno()), json.dumps(sys.path)],
                 cwd=self.base,
-                env=environment,
+                env=plain_environment(),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,

@@ -99,5 +99,5 @@ def _learn(path: Path, json_file: Path | None) -> None:
         raise Error(f"{path}: has no [[relaxation]] table, which names the structures to relax: see docs/relaxing.md")
     learn(path, json_file)
     if MPI.COMM_WORLD.rank == 0:
-        for number, relaxation in enumerate(settings.relaxation, start=1):
+        for number, relaxation in enumerate(settings.relaxation):
             console.print(f"{relaxation.file.name}: {settings.folder / relaxed_file(number)}")

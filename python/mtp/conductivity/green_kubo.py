@@ -19,13 +19,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mtp.conductivity.flux import FLUX
-from mtp.conductivity.md import System, Tell, Trajectory, on_root, own_folder, settled_cell, system, thermalise
+from mtp.conductivity.md import System, Tell, Trajectory, own_folder, settled_cell, system, thermalise
 from mtp.conductivity.results import KB, W_PER_MK, finish, joined, run_to_run, styled, too_short, value, write_arrays
 from mtp.conductivity.settings import GreenKubo
 from mtp.conductivity.sizes import with_size
 from mtp.conductivity.spectral import Cepstral, Running, cepstral, running_integral
 from mtp.conductivity.symmetry import directions
 from mtp.figures import BLUE, GREY, ORANGE
+from mtp.learning.ranks import on_root
 
 DRIFT = 0.005  # of the thermal energy in a run: more is told
 LONG = 100  # times as long as the autocorrelation takes to become noise a run should be

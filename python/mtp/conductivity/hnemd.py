@@ -22,7 +22,6 @@ from mtp.conductivity.md import (
     Tell,
     Trajectory,
     axis_vector,
-    on_root,
     own_folder,
     settled_cell,
     system,
@@ -32,6 +31,7 @@ from mtp.conductivity.results import W_PER_MK, finish, joined, mean, styled, too
 from mtp.conductivity.settings import Hnemd
 from mtp.conductivity.sizes import with_size
 from mtp.figures import COLOURS, GREY, ORANGE
+from mtp.learning.ranks import on_root
 
 COLUMNS = "c_thermo_temp c_thermo_press f_drive[1] f_drive[2] f_drive[3]"
 CHANCE = 0.05  # of a drift that is none

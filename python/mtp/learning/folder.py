@@ -10,9 +10,10 @@
     state.json          what the loop is at; which walks have passed under the potential in hand
     learning.png        errors, grades and numbers by round
     potential.mtp, potential.almtp    the result
-    relaxed_K.extxyz    what came of the K-th relaxation, as its last pass has left it
+    relaxed_K.extxyz    what came of relaxation K, as its last pass has left it
 
-Each file is replaced as a whole, and a round's appears when its step is complete.
+Rounds, explorations, relaxations and walks are numbered from 0. Each file is replaced as a whole, and a round's appears
+when its step is complete.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class Folder:
 
 
 def relaxed_file(number: int) -> str:
-    """The name of the file for what comes of the settings' relaxation of that number, from one on."""
+    """The name of the file for what comes of the settings' relaxation of that number."""
     return f"relaxed_{number}.extxyz"
 
 

@@ -34,7 +34,7 @@ from mtp.learning.ranks import NotConverged, Stopped, led, on_root
 from mtp.learning.relaxations import Plan, RelaxationWalk, plan
 from mtp.learning.scripts import Script, scripts, write_data
 from mtp.learning.teacher import Teacher
-from mtp.learning.walks import GRADES, Passage, Walk
+from mtp.learning.walks import GRADES, Passage, Walk, lammps_error
 from mtp.potential import Potential
 from mtp.settings import LearnSettings
 
@@ -217,9 +217,10 @@ class Loop:
         self.passages, self.flagged, self.spare = [], [], []
         failed = [passage for passage in passages if passage.failure is not None]
         if failed and not flagged and not spare:
+            last = failed[-1]
+            hint = ". A smaller `timestep` or `interval` may help" if lammps_error(last.failure) else ""
             raise Error(
-                f"{self.folder}: LAMMPS failed before any configuration was flagged: {failed[-1].failure}. "
-                "A smaller `timestep` or `interval` may help"
+                f"{self.folder}: {last.title} failed before any configuration was flagged: {last.failure}{hint}"
             )
         self._watch_progress(passages)
         if reason == "converged" or (not failed and reason != "settle"):
@@ -269,13 +270,13 @@ class Loop:
         for atoms in made:
             types(atoms, settings.species)
         several = len(settings.exploration) > 1
-        for number, exploration in enumerate(settings.exploration, start=1):
+        for number, exploration in enumerate(settings.exploration):
             data = self.folder.path / f"structure_{number}.data"
             if exploration.input is None:
                 self._structures[data] = structures.explored(exploration, settings.species)
             prefix = f"{number}: " if several else ""
             found += [script.titled(prefix + script.title) for script in scripts(exploration, data, settings.species)]
-        plans = [plan(what, number, settings.species) for number, what in enumerate(settings.relaxation, start=1)]
+        plans = [plan(what, number, settings.species) for number, what in enumerate(settings.relaxation)]
         twice = [title for title, n in Counter(walk.title for walk in (*found, *plans)).items() if n > 1]
         if twice:
             raise Error(f"{self.folder}: two walks are {twice[0]}: take one of them out")

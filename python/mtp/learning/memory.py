@@ -18,7 +18,7 @@ from mtp.cutting import pool_radius
 from mtp.errors import Error
 from mtp.learning.ranks import end_all
 from mtp.learning.scripts import Script, pair_commands
-from mtp.learning.walks import Passage, Walk, seed_of
+from mtp.learning.walks import Passage, Walk, lammps_error, seed_of
 from mtp.potential import Potential
 from mtp.settings import Selection
 
@@ -154,8 +154,8 @@ class MemoryWalk(Walk):
 
 def _said(error: Exception) -> str:
     """LAMMPS' own words, without the input line that it quotes after them."""
-    lines = str(getattr(error, "message", error)).strip().splitlines()
-    return " ".join(next((line for line in lines if "ERROR" in line), lines[-1]).split())
+    text = str(getattr(error, "message", error)).strip()
+    return " ".join((lammps_error(text) or text.splitlines()[-1]).split())
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class Plan:
 
 
 def plan(relaxation: Relaxation, number: int, species: list[str]) -> Plan:
-    """Read and check the structures of the settings' relaxation of that number, from one on."""
+    """Read and check the structures of the settings' relaxation of that number."""
     structures = configurations.read(relaxation.file, species)
     for atoms in structures:
         types(atoms, species)

@@ -6,14 +6,13 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 from mtp.errors import Error
-from mtp.label_process import LAUNCHER_PREFIXES
+from mtp.processes import plain_environment
 from mtp.settings import Target
 
 
@@ -23,11 +22,6 @@ def evaluate(target: Target, potential: Path) -> tuple[float, float]:
     Raises Error where the function or command fails, takes too long, or gives no two finite numbers.
     """
     return _call(target.function, potential) if target.function is not None else _run(target, potential)
-
-
-def plain_environment() -> dict[str, str]:
-    """The environment without what an MPI launcher has put there, for a process that may use MPI itself."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_PREFIXES)}
 
 
 def _call(name: str, potential: Path) -> tuple[float, float]:

@@ -87,6 +87,11 @@ def histogram(grades: Iterable[float]) -> list[int]:
     return np.bincount(places, minlength=len(GRADES) + 1).tolist()
 
 
+def lammps_error(text: str) -> str | None:
+    """The first line of a text in which LAMMPS itself tells of an error; None where there is none."""
+    return next((line.strip() for line in text.splitlines() if "ERROR" in line), None)
+
+
 def seed_of(*numbers: int) -> int:
     """A seed that LAMMPS takes, of some numbers."""
     return 1 + hash(numbers) % 900000000
