@@ -11,6 +11,7 @@ from ase.build import bulk
 from mtp.configurations import Labels, labels, read, with_labels
 from mtp.errors import LabellingError
 from mtp.label_checks import Prediction, check_numbers, doubt_energies, doubt_forces
+from mtp.label_work import doubt_work
 
 BOUND = 5.0  # eV per atom
 DATA = Path(__file__).parent / "data" / "silicon_dft.extxyz"
@@ -107,6 +108,90 @@ def test_missing_and_impossible_numbers_are_nonsense(found, says):
     assert caught.value.reason == "nonsense"
 
 
+BOHR, HARTREE = 0.529177, 27.2114  # Å, eV
+
+
+def off(atoms: Atoms, energy: float = 0.0, forces: float = 1.0) -> Atoms:
+    """The same with labels that are off: eV to be added, and a factor."""
+    known = labels(atoms)
+    return with_labels(atoms, Labels(known.energy + energy, known.forces * forces, known.stress))
+
+
+@pytest.fixture
+def walk(random_potential, random_atoms):
+    """Makes n labelled configurations of 64 atoms, rattled and strained as in molecular dynamics."""
+    potential = random_potential(species=["Cu"])
+
+    def make(n: int, pbc: bool = True, stress: bool = True) -> list[Atoms]:
+        found, rng = [], np.random.default_rng(4)
+        first = random_atoms(["Cu"], 3, (4, 4, 4), pbc=pbc)
+        for _ in range(n):
+            atoms = first.copy()
+            strain = rng.normal(0, 0.005, (3, 3)) if stress and pbc else np.zeros((3, 3))
+            atoms.set_cell(first.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+            atoms.positions += rng.normal(0, 0.04, (64, 3)) + rng.uniform(-3, 3, 3)
+            result = potential.evaluate(atoms)
+            atoms.wrap()
+            found.append(with_labels(atoms, Labels(result.energy, result.forces, result.stress if stress else None)))
+        return found
+
+    return make
+
+
+@pytest.mark.parametrize("pbc", [True, False], ids=["crystal", "cluster"])
+def test_energies_differ_by_the_work_of_the_forces(walk, pbc):
+    honest = walk(6, pbc=pbc)
+    everyone = range(len(honest))
+    assert doubt_work(honest, everyone, 0.02) == {}
+    for k in everyone:
+        lying = [off(atoms, 100.0 * (k == n)) for n, atoms in enumerate(honest)]
+        (found, message), *others = doubt_work(lying, everyone, 0.02).items()
+        assert (found, others) == (k, [])
+        assert "so with 5 of the 5 nearest" in message
+        assert float(message.split()[3]) == pytest.approx(100 / 64, abs=0.3)  # what these differ by
+        assert doubt_work(lying, [], 0.02) == {}
+        assert doubt_work(lying, everyone, 5.0) == {}
+
+
+@pytest.mark.parametrize("factor", [BOHR / HARTREE, HARTREE / BOHR, -1.0], ids=["too small", "too large", "gradients"])
+def test_forces_in_other_units_contradict_energies(walk, factor):
+    honest = walk(8)
+    everyone = range(len(honest))
+    doubts = doubt_work([off(atoms, forces=factor) for atoms in honest], everyone, 0.02)
+    assert set(doubts) == set(everyone)
+    said = float(doubts[0].split()[3])
+    assert said == pytest.approx(1 / factor, rel=0.2)  # the trapezoidal rule's error
+    # one among others is told by a potential that knows the rest, and misleads nobody about these
+    one = [off(atoms, forces=factor if n == 2 else 1.0) for n, atoms in enumerate(honest)]
+    assert set(doubt_work(one, everyone, 0.02)) <= {2}
+
+
+def test_what_is_not_near_or_not_known_contradicts_nothing(walk):
+    first, second, third = walk(3)
+    far = second.copy()
+    far.positions[7] += 0.6
+    far = with_labels(far, labels(off(second, 100.0)))
+    stretched = second.copy()
+    stretched.set_cell(1.2 * second.cell.array, scale_atoms=True)
+    stretched = with_labels(stretched, labels(off(second, 100.0)))
+    unstressed = with_labels(second, Labels(labels(second).energy + 100, labels(second).forces, None))
+    exchanged = off(second, 100.0)[::-1]
+    exchanged = with_labels(exchanged, Labels(0.0, labels(second).forces[::-1], labels(second).stress))
+    for other in (far, stretched, unstressed, exchanged, third[:-1]):
+        if other.calc is None:
+            other = with_labels(other, Labels(0.0, np.zeros((63, 3)), None))
+        assert doubt_work([first, other], range(2), 0.02) == {}
+    # in cells that are the same no stress is needed
+    same = walk(2, stress=False)
+    assert set(doubt_work([same[0], off(same[1], 100.0)], range(2), 0.02)) == {0, 1}
+
+
+def test_no_label_of_a_real_engine_contradicts_those_near_it(shared_data):
+    files = (DATA, *(shared_data / "mlearn" / f"{name}_train.extxyz" for name in ("Mo", "Si")))
+    for data in map(read, files):  # at room temperature and above melting, strained, with vacancies
+        assert doubt_work(data, range(len(data)), 0.002) == {}
+
+
 def test_the_current_potential_doubts_100_eV_in_many_atoms_and_nothing_that_it_does_not_know(
     random_potential, random_atoms
 ):
@@ -123,15 +208,19 @@ def test_the_current_potential_doubts_100_eV_in_many_atoms_and_nothing_that_it_d
     large = known[3].repeat(2)
     large.rattle(0.02, seed=1)
     large = computed(large)
-    energy = labels(large).energy
     assert potential.grade(large).maximum < 5
-    assert witness.doubt(large, energy, 0.2) is None
-    assert "lies +1.56 eV per atom from the current potential's prediction" in witness.doubt(large, energy + 100, 0.2)
-    # what extrapolates strongly may have any credible energy
+    assert witness.doubt(large, 0.2) is None
+    assert "lies +1.56 eV per atom from the current potential's prediction" in witness.doubt(off(large, 100.0), 0.2)
+    for factor in (BOHR / HARTREE, HARTREE / BOHR):
+        assert f"forces are {factor:.3g} times those predicted" in witness.doubt(off(large, forces=factor), 0.2)
+    # what extrapolates may have any credible energy, and what has unexpected forces as well
     strange = computed(random_atoms(["Cu"], 30, (4, 4, 4)))
-    grade = potential.grade(strange).maximum
-    assert grade > 20
-    assert witness.doubt(strange, labels(strange).energy + 0.15 * grade * len(strange), 0.2) is None
+    grades = potential.grade(strange).per_atom
+    assert grades.max() > 20
+    credible = 0.15 * np.maximum(grades, 1).sum()
+    assert witness.doubt(off(strange, credible), 0.2) is None
+    assert witness.doubt(off(strange, 2 * credible), 0.2) is not None
+    assert witness.doubt(off(strange, 2 * credible, 3.0), 0.2) is None
     # and a potential that has seen little, or does not know its grades, has no say
-    assert Prediction(potential, known[:5]).doubt(large, 1e9, 0.2) is None
-    assert Prediction(random_potential(species=["Cu"]), known).doubt(large, 1e9, 0.2) is None
+    assert Prediction(potential, known[:2]).doubt(off(large, 1e9), 0.2) is None
+    assert Prediction(random_potential(species=["Cu"]), known).doubt(off(large, 1e9), 0.2) is None

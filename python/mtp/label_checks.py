@@ -2,10 +2,10 @@
 """Which labels are nonsense: what no sane calculation gives, however strange the configuration.
 
 Three questions: are the numbers there and finite; do the forces sum to nearly zero; is the energy where the other
-energies say that it must be? The last is asked of two witnesses. A robust linear fit, an energy for each element,
+energies say that it must be? The last is asked of three witnesses. A robust linear fit, an energy for each element,
 stands for all labels so far, and holds for any configuration within some eV an atom. The current potential is closer
-where its extrapolation grade is small, so that what it allows grows with the grade. Neither is asked before it has
-seen enough.
+where its extrapolation grade and the error of its forces are small, so that what it allows grows with them. Labels of
+the same atoms near by are the closest: mtp.label_work asks them. None is asked before it has seen enough.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from ase import Atoms
 from mtp.configurations import Labels, labels
 from mtp.errors import LabellingError
 from mtp.potential import Potential
+from mtp.regression import least_absolute
 
 LARGEST_FORCE = 1e3  # eV/Å; no reference worth learning from gives more
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 SPREADS = 10  # a deviation that many times the others' typical one is none of theirs
 FEWEST_OF_ELEMENT = 3  # other configurations with an element before its energy is judged: two cannot outvote each other
-FEWEST_FOR_POTENTIAL = 10  # configurations before a potential's errors are known
+FEWEST_FOR_POTENTIAL = 3  # configurations before a potential's errors are known
+REACH = 1.0  # Å: over it an error of forces becomes one of energy; atoms that went further are in another place
+PARALLEL = 0.9  # cosine between forces that differ by a factor alone
+LARGEST_FACTOR = 5.0  # by which a potential that knows their direction may be wrong
 
 
 def check_numbers(found: Labels, n_atoms: int) -> None:
@@ -69,7 +73,8 @@ def doubt_energies(configurations: Sequence[Atoms], bound: float) -> dict[int, s
     counts = np.array([[(atoms.numbers == number).sum() for number in elements] for atoms in configurations])
     sizes = counts.sum(axis=1)
     energies = np.array([labels(atoms).energy for atoms in configurations]) / sizes
-    deviations = energies - _least_absolute(counts / sizes[:, None], energies)
+    shares = counts / sizes[:, None]
+    deviations = energies - shares @ least_absolute(shares, energies)
     limit = max(bound, SPREADS * _spread(deviations))
     enough = ((counts > 0).sum(axis=0) > FEWEST_OF_ELEMENT) | (counts == 0)
     return {
@@ -98,32 +103,34 @@ class Prediction:
             ]
             self._centre, self._spread = float(np.median(errors)), _spread(np.array(errors))
 
-    def doubt(self, atoms: Atoms, energy: float, bound: float) -> str | None:
-        """Say why an energy (eV) is nonsense: further from the prediction than `bound` (eV per atom), or SPREADS
-        typical errors, times the grade."""
+    def doubt(self, labelled: Atoms, bound: float) -> str | None:
+        """Say why labels are nonsense.
+
+        Either the energy is further from the prediction than `bound` (eV per atom), or SPREADS typical errors, times
+        the grade, in its mean over the atoms where the active set has one for each; plus the mean error of the forces
+        over REACH, because a potential that is wrong about the one is about the other. Or the forces are those
+        predicted, but for a factor.
+        """
         if self.silent:
             return None
-        deviation = (energy - self.potential.evaluate(atoms).energy) / len(atoms) - self._centre
-        grade = self.potential.grade(atoms).maximum
-        limit = max(bound, SPREADS * self._spread) * max(1.0, grade)
-        if abs(deviation) <= limit:
-            return None
-        return (
-            f"the energy lies {deviation:+.3g} eV per atom from the current potential's prediction; at its grade of "
-            f"{grade:.3g} at most {limit:.3g} is credible"
-        )
+        found, result, grades = labels(labelled), self.potential.evaluate(labelled), self.potential.grade(labelled)
+        deviation = (found.energy - result.energy) / len(labelled) - self._centre
+        each = [grades.maximum] if grades.per_atom is None else grades.per_atom
+        grade = float(np.maximum(each, 1.0).mean())
+        unknown = float(np.linalg.norm(found.forces - result.forces, axis=1).mean())
+        limit = max(bound, SPREADS * self._spread) * grade + REACH * unknown
+        if abs(deviation) > limit:
+            return (
+                f"the energy lies {deviation:+.3g} eV per atom from the current potential's prediction; at its grade "
+                f"of {grade:.3g}, and a mean error of {unknown:.2g} eV/Å in the forces, at most {limit:.3g} is credible"
+            )
+        sizes = np.linalg.norm(found.forces), np.linalg.norm(result.forces)
+        if abs(np.sum(found.forces * result.forces)) > PARALLEL * sizes[0] * sizes[1]:
+            factor = sizes[0] / sizes[1]
+            if not 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR:
+                return f"the forces are {factor:.3g} times those predicted by the current potential: are they in eV/Å?"
+        return None
 
 
 def _spread(deviations: np.ndarray) -> float:
     return MAD_TO_DEVIATION * float(np.median(np.abs(deviations - np.median(deviations))))
-
-
-def _least_absolute(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Fit values by rows @ x with the least sum of absolute deviations, by reweighted least squares; the fit."""
-    weights = np.ones(len(values))
-    fitted = values
-    for _ in range(50):
-        root = np.sqrt(weights)
-        fitted = rows @ np.linalg.lstsq(rows * root[:, None], values * root, rcond=None)[0]
-        weights = 1 / np.maximum(np.abs(values - fitted), 1e-6)
-    return fitted

@@ -19,6 +19,7 @@ from mtp.errors import Error
 from mtp.label_checks import Prediction, doubt_energies, doubt_forces
 from mtp.label_executors import make_executor
 from mtp.label_process import Job, OtherLabeller, Outcome, Owner, end_jobs, label_job
+from mtp.label_work import doubt_work
 from mtp.potential import Potential
 from mtp.settings import Labelling
 
@@ -261,23 +262,27 @@ class LabelQueue:
             return outcome
         message = doubt_forces(outcome.labels.forces, self.settings.net_force_bound)
         if message is None:
-            message = self._doubt_energy(with_labels(attempt.atoms, outcome.labels), outcome.labels.energy)
+            message = self._doubt_energy(with_labels(attempt.atoms, outcome.labels))
         return outcome if message is None else replace(outcome, reason="nonsense", message=message)
 
-    def _doubt_energy(self, labelled: Atoms, energy: float) -> str | None:
+    def _doubt_energy(self, labelled: Atoms) -> str | None:
         everything = [*self._known, labelled]
         message = doubt_energies(everything, self.settings.energy_bound).get(len(everything) - 1)
         if message is None and self._potential is not None:
             if self._prediction is None:
                 self._prediction = Prediction(self._potential, self._known)
-            message = self._prediction.doubt(labelled, energy, self.settings.prediction_bound)
+            message = self._prediction.doubt(labelled, self.settings.prediction_bound)
         return message
 
     def _set_aside(self) -> None:
-        """Judge all again that the labeller gave: nonsense that came first was not known as such."""
+        """Judge all again that the labeller gave: nonsense that came first was not known as such. Those of the newest
+        round alone are judged by the others near them, which have been judged before."""
         known = self.dataset.labelled()
         computed = {atoms.info["id"] for atoms in self.dataset.labelled(given=False)}
-        for k, message in doubt_energies(known, self.settings.energy_bound).items():
+        newest = max((atoms.info["round"] for atoms in known), default=0)
+        fresh = {k for k, atoms in enumerate(known) if atoms.info["round"] == newest}
+        doubts = doubt_work(known, fresh, self.settings.work_bound) | doubt_energies(known, self.settings.energy_bound)
+        for k, message in sorted(doubts.items()):
             id = known[k].info["id"]
             if id in computed:
                 self.dataset.set_aside(id, message)

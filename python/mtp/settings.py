@@ -247,8 +247,8 @@ class Labelling(Section):
     the type "gaussian", see mtp.file_labellers.
 
     retries: further tries where a try ended for one of the reasons in `retry`. keep_files: of which tries the engine's
-    files stay. energy_bound, prediction_bound: eV per atom, net_force_bound: eV/Å per atom; what is further off is
-    nonsense, see mtp.label_checks.
+    files stay. energy_bound, work_bound, prediction_bound: eV per atom, net_force_bound: eV/Å per atom; what is further
+    off is nonsense, see mtp.label_checks.
     """
 
     type: Literal["lammps", "ase", "vasp", "gaussian"]
@@ -267,6 +267,7 @@ class Labelling(Section):
     retry: list[FailureReason] = ["crashed", "time limit"]
     keep_files: Literal["failed", "all", "none"] = "failed"
     energy_bound: float = Field(5.0, gt=0)
+    work_bound: float = Field(0.02, gt=0)
     prediction_bound: float = Field(0.2, gt=0)
     net_force_bound: float = Field(0.1, gt=0)
     executor: Executor = Field(default_factory=Executor)

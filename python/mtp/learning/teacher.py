@@ -50,6 +50,8 @@ class Teacher:
             if self._queue is None:
                 queue = LabelQueue(self.folder.dataset, self.settings.labelling, self.settings.species, self._said)
                 self._queue = self._stack.enter_context(queue)
+            if number:
+                self._queue.expect(self._previous(number))
             self._queue.submit_pending()
 
     def labelled(self, wait: bool = False) -> bool:
