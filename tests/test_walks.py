@@ -62,7 +62,7 @@ def walk(potential, tmp_path):
     """Makes walks, begun with the potential (or another), that flag every step, or as told."""
     made = []
 
-    def make(atoms, kind="memory", selection=None, seed=4, turn=0, begun_with=None, **exploration):
+    def make(atoms, kind="memory", selection=None, seed=4, turn=0, begun_with=None, largest=None, **exploration):
         number = len(made)
         exploration = {"temperatures": [300.0], "steps": 20, **exploration}
         exploration = {key: value for key, value in exploration.items() if value is not None}
@@ -71,16 +71,17 @@ def walk(potential, tmp_path):
         data = tmp_path / f"structure_{number}.data"
         write_data(data, explored(found, SPECIES), SPECIES)
         (script,) = scripts(found, data, SPECIES)
-        return make.of_script(script, kind, selection, seed, turn, begun_with)
+        return make.of_script(script, kind, selection, seed, turn, begun_with, largest)
 
-    def of_script(script, kind="memory", selection=None, seed=4, turn=0, begun_with=None):
+    def of_script(script, kind="memory", selection=None, seed=4, turn=0, begun_with=None, largest=None):
         number = len(made)
         chosen = Selection(**{"interval": 1, "break": 1e30, **(selection or {})})
         if kind == "memory":
             log = tmp_path / f"log_{number}.lammps"
-            made.append(MemoryWalk(script, chosen, log, (seed,), MPI.COMM_WORLD))
+            made.append(MemoryWalk(script, chosen, log, (seed,), MPI.COMM_WORLD, largest))
         else:
-            made.append(FileWalk(script, chosen, tmp_path / f"walk_{number}", (seed,), MPI.COMM_WORLD, LMP))
+            folder = tmp_path / f"walk_{number}"
+            made.append(FileWalk(script, chosen, folder, (seed,), MPI.COMM_WORLD, LMP, largest))
         first = begun_with or potential
         made[-1].begin(first, save(first, tmp_path / f"potential with a space {number}.almtp"), turn)
         return made[-1]
@@ -277,6 +278,52 @@ def test_lammps_elsewhere_meets_the_same(walk, potential, tmp_path, thresholds):
         np.testing.assert_allclose(elsewhere.cell, here.cell, rtol=0, atol=1e-9)
         shift = elsewhere.get_scaled_positions() - here.get_scaled_positions()
         np.testing.assert_allclose(shift, np.round(shift), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("potential", ["neighbourhood"], indirect=True)
+@pytest.mark.parametrize("repeat", [(3, 3, 3), (3, 2, 2)], ids=["within the box", "images too"])
+def test_of_large_runs_elsewhere_the_same_neighbourhoods_are_kept(walk, repeat):
+    atoms = rattled(SI["diamond"].repeat(repeat), 1, 0.05)
+    kept = []
+    for kind in ("memory", "files"):
+        passage = walk(atoms, kind=kind, largest=20, steps=4, selection={"capacity": 40}).go_on()
+        kept.append(sorted(passage.flagged, key=lambda found: (found.info["step"], found.info["tag"])))
+    for here, elsewhere in zip(*kept, strict=True):
+        assert [elsewhere.info[key] for key in ("step", "tag")] == [here.info[key] for key in ("step", "tag")]
+        assert elsewhere.info["grade"] == pytest.approx(here.info["grade"], rel=1e-7)
+        np.testing.assert_array_equal(elsewhere.numbers, here.numbers)
+        np.testing.assert_allclose(elsewhere.positions, here.positions, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(elsewhere.info["run_cell"], here.info["run_cell"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("potential", ["neighbourhood"], indirect=True)
+def test_what_is_kept_elsewhere_is_bounded_however_many_atoms_are_flagged(walk, monkeypatch, tmp_path):
+    """On disc by frames, of which the last stay, and in memory by neighbourhoods."""
+    atoms = rattled(SI["diamond"].repeat(3), 1, 0.05)
+    monkeypatch.setattr("mtp.learning.files.ATOMS_ON_DISC", 5 * len(atoms))
+    on_disc, in_memory = [], []
+    read, parts = FileWalk._read, FileWalk._parts
+
+    def counted(self, place, *rest):
+        on_disc.append(sum(path.read_text().count("\n") - 9 for path in place.glob("flagged.*.dump")))
+        return read(self, place, *rest)
+
+    def weighed(self, *rest):
+        found = parts(self, *rest)
+        in_memory.append(len(found))
+        return found
+
+    monkeypatch.setattr(FileWalk, "_read", counted)
+    monkeypatch.setattr(FileWalk, "_parts", weighed)
+    passage = walk(atoms, kind="files", largest=20, steps=20, selection={"capacity": 7}).go_on()
+    assert on_disc == [5 * len(atoms)]  # of 21 frames, in all of which every atom is flagged
+    assert len(in_memory) == 5
+    assert max(in_memory) <= 16
+    assert len(passage.flagged) == 7
+    assert passage.n_dropped == sum(in_memory) - 7 + 16
+    assert max(map(len, passage.flagged)) < len(atoms) * 3
+    assert list(tmp_path.glob("**/flagged.*")) == []
+    assert min(found.info["step"] for found in passage.flagged) >= 16
 
 
 # ---- kinds of walks

@@ -6,7 +6,7 @@ Of each piece of a walk there are, in the walk's folder,
     in.lammps          the input, with which the piece can be redone
     log.lammps         LAMMPS' log
     grades.txt         step and highest grade, wherever grades were computed
-    flagged.dump       the configurations above `select`
+    flagged.STEP.dump  the last configurations above `select`, as many as FRAMES and ATOMS_ON_DISC allow, until read
     restart            the state from which the next piece goes on: after a break, the last that could be trusted
     end.json           that LAMMPS has come to the end of the run, and how
     rest.done          that what the user's input wants after the run is done, too
@@ -18,6 +18,7 @@ LAMMPS needs the plugin and no Python, and may run on any machine that shares th
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shlex
@@ -27,9 +28,11 @@ import tempfile
 from pathlib import Path
 
 import mpi4py.MPI as MPI
+import numpy as np
 from ase import Atoms
 
 from mtp.cfg import replaced_whole
+from mtp.cutting import pool_radius
 from mtp.errors import Error
 from mtp.learning.ranks import on_root
 from mtp.learning.scripts import Script, going_on, pair_commands
@@ -39,26 +42,41 @@ from mtp.processes import plain_environment
 from mtp.readers.lammps import dump
 from mtp.settings import Selection
 
+FRAMES = (2, 1000)  # on disc, at least (one may be cut off) and at most
+ATOMS_ON_DISC = 2_000_000  # in all frames: some 150 MB
+CENTRES_PER_FRAME = 16  # as the pair style keeps in memory, see MTP_CENTRES_PER_STEP in mtp.h
+
 
 class FileWalk(Walk):
     """A LAMMPS run in pieces, each of which is a job that goes on from the restart file of the one before.
+
+    Frames are read one by one, of which the most extrapolative, or neighbourhoods in them, are kept.
 
     Args:
         folder: of the walk's files; those of its earlier turns that did not fail are removed when it is begun.
         command: to which the input's path is appended.
         seeds: give, with turn and piece, the variable `seed` of the script: random streams, which restart files do not
             hold, go on with other numbers.
+        largest: of runs with more atoms, neighbourhoods of flagged atoms are kept instead of whole configurations.
     """
 
     def __init__(
-        self, script: Script, selection: Selection, folder: Path, seeds: tuple[int, ...], comm: MPI.Comm, command: str
+        self,
+        script: Script,
+        selection: Selection,
+        folder: Path,
+        seeds: tuple[int, ...],
+        comm: MPI.Comm,
+        command: str,
+        largest: int | None = None,
     ) -> None:
-        self.script, self.selection, self.comm = script, selection, comm
+        self.script, self.selection, self.comm, self.largest = script, selection, comm, largest
         self.title = script.title
         self._folder, self._seeds, self._command = Path(folder).absolute(), seeds, command
 
     def begin(self, potential: Potential, path: Path, turn: int) -> None:
         self._turn, self._path, self._local = turn, path, potential.facts.active_set == "neighbourhood"
+        self._cutoff = potential.facts.cutoff
         self._pieces, self._first, self._step = 0, None, 0
         self._broke = self._failed = False
         self._place = on_root(self.comm, self._fresh_folder)
@@ -104,9 +122,7 @@ class FileWalk(Walk):
         grades = _grades(place / "grades.txt")
         passage = Passage(self.title, begin, max([begin, *grades]), max(grades.values(), default=0.0))
         passage.histogram = histogram(grades.values())
-        if (place / "flagged.dump").exists():
-            flagged += self._read(place / "flagged.dump", grades, passage)
-            (place / "flagged.dump").unlink()
+        flagged += self._read(place, grades, passage)
         try:
             end = json.loads((place / "end.json").read_text())
         except (OSError, ValueError):
@@ -151,6 +167,10 @@ class FileWalk(Walk):
         variables = {**script.variables, "seed": str(seed_of(*seeds))}
         piece = f"({step}+{steps})" if steps is not None else "1e15"
         column = " c_mtp_grade" if self._local else ""
+        least, most = FRAMES
+        frames = (
+            f"maxfiles $(ternary(v_mtp_frames<{least},{least},ternary(v_mtp_frames>{most},{most},v_mtp_frames)):%.0f)"
+        )
         watch = f"{selection.interval} {selection.select} {_number(selection.break_above)}"
         return "\n".join(
             [
@@ -164,8 +184,9 @@ variable mtp_last equal v_mtp_first+{script.steps}
 variable mtp_end equal floor((v_mtp_last<{piece})*v_mtp_last+(v_mtp_last>={piece})*{piece})
 compute mtp_grade all mtp/grade
 variable mtp_known equal "c_mtp_grade <= {selection.select}"
-dump mtp_flagged all custom {selection.interval} "{place}/flagged.dump" id type x y z{column}
-dump_modify mtp_flagged skip v_mtp_known sort id format float %.17g
+variable mtp_frames equal floor({ATOMS_ON_DISC}/atoms)
+dump mtp_flagged all custom {selection.interval} "{place}/flagged.*.dump" id type x y z{column}
+dump_modify mtp_flagged skip v_mtp_known sort id format float %.17g maxfiles $({frames}:%.0f)
 fix mtp_grades all print {selection.interval} "$(step) $(c_mtp_grade:%.17g)" file "{place}/grades.txt" screen no
 timer timeout off
 fix mtp_rollback all mtp/rollback {watch}
@@ -184,6 +205,7 @@ undump mtp_flagged
 unfix mtp_rollback
 unfix mtp_grades
 variable mtp_known delete
+variable mtp_frames delete
 uncompute mtp_grade
 include "{place}/rest.lammps"
 print "" file "{place}/rest.done" screen no
@@ -209,21 +231,71 @@ print "" file "{place}/rest.done" screen no
         text = done.stdout.decode(errors="replace").strip()
         return (text.splitlines() or [f"{self._command} ended with status {done.returncode}"])[-1]
 
-    def _read(self, path: Path, grades: dict[int, float], passage: Passage) -> list[Atoms]:
-        """The most extrapolative configurations of a dump."""
+    def _read(self, place: Path, grades: dict[int, float], passage: Passage) -> list[Atoms]:
+        """The most extrapolative of what a piece has left, whose frames are removed."""
         kept: list[Atoms] = []
-        for atoms in dump(path, self.script.elements, "metal", {"c_mtp_grade": "grade"} if self._local else {}):
-            if not isinstance(atoms, Atoms):
-                continue  # cut off when LAMMPS ended
-            grade = atoms.arrays["grade"].max() if self._local else grades[atoms.info["step"]]
-            atoms.info["grade"] = float(grade)
-            del atoms.arrays["type"]
-            atoms.wrap()
-            kept.append(atoms)
-            if len(kept) > self.selection.capacity:
-                del kept[min(range(len(kept)), key=lambda k: kept[k].info["grade"])]
-                passage.n_dropped += 1
-        return kept
+        n_steps = sum(grade > self.selection.select for grade in grades.values())
+        for path in sorted(place.glob("flagged.*.dump"), key=lambda path: int(path.name.split(".")[1])):
+            columns = {"c_mtp_grade": "grade"} if self._local else {}
+            for frame in dump(path, self.script.elements, "metal", columns):
+                if not isinstance(frame, Atoms):
+                    continue  # cut off when LAMMPS ended
+                n_steps -= 1
+                kept += self._parts(frame, grades)
+            excess = len(kept) - self.selection.capacity
+            if excess > 0:
+                kept.sort(key=lambda atoms: -atoms.info["grade"])
+                del kept[-excess:]
+                passage.n_dropped += excess
+            path.unlink()
+        passage.n_dropped += max(0, n_steps)
+        return sorted(kept, key=lambda atoms: atoms.info["step"])
+
+    def _parts(self, frame: Atoms, grades: dict[int, float]) -> list[Atoms]:
+        """What is kept of a frame: itself, or neighbourhoods in it."""
+        if self._local and self.largest is not None and len(frame) > self.largest:
+            radius = pool_radius(len(frame), frame.get_volume(), self.largest, self._cutoff)
+            return neighbourhoods(frame, self.selection.select, self._cutoff, radius)
+        grade = frame.arrays["grade"].max() if self._local else grades[frame.info["step"]]
+        frame.info["grade"] = float(grade)
+        del frame.arrays["type"]
+        frame.wrap()
+        return [frame]
+
+
+def neighbourhoods(frame: Atoms, select: float, cutoff: float, radius: float) -> list[Atoms]:
+    """All atoms and images within `radius` (Å) of each atom whose grade passes `select`, as mtp.live.gather_flagged
+    gives them; the highest grades first, at most CENTRES_PER_FRAME, none closer than `cutoff` to an earlier one.
+
+    Args:
+        frame: with the arrays "id" and "grade", and "step" in info.
+    """
+    found: list[Atoms] = []
+    grades, cell, periodic = frame.arrays["grade"], frame.cell.complete().array, frame.pbc
+    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    reach = [max(0, math.ceil(radius / height - 0.5)) if p else 0 for height, p in zip(heights, periodic, strict=True)]
+    images = np.array(list(itertools.product(*(range(-n, n + 1) for n in reach))), dtype=float)
+    free = grades > select
+    while free.any() and len(found) < CENTRES_PER_FRAME:
+        centre = int(np.argmax(np.where(free, grades, -np.inf)))
+        steps = np.linalg.solve(cell.T, (frame.positions - frame.positions[centre]).T).T
+        steps -= np.where(periodic, np.round(steps), 0.0)
+        near, shown = [], []
+        for image in images:
+            vectors = (steps + image) @ cell
+            inside = np.flatnonzero((vectors**2).sum(axis=1) <= radius**2)
+            near.append(vectors[inside])
+            shown.append(inside)
+        vectors, index = np.concatenate(near), np.concatenate(shown)
+        distances = np.linalg.norm(vectors, axis=1)
+        free[index[distances < cutoff]] = False
+        tags = frame.arrays["id"][index]
+        order = np.lexsort((*np.round(vectors, 9).T, tags, np.round(distances, 9)))
+        info = {"step": frame.info["step"], "grade": float(grades[centre]), "centre": 0}
+        info |= {"tag": int(frame.arrays["id"][centre]), "run_cell": frame.cell.array.copy()}
+        found.append(Atoms(frame.numbers[index][order], vectors[order], info=info))
+        found[-1].arrays["grade"] = grades[index][order]
+    return found
 
 
 def _number(value: float) -> str:

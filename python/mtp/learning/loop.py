@@ -305,11 +305,11 @@ class Loop:
             return self.errand.walk(comm)
         if k >= len(self.scripts):
             return RelaxationWalk(self.plans[k - len(self.scripts)], selection, self.folder.path, comm)
-        if transport.type == "files":
-            folder = self.folder.path / f"walk_{k}"
-            return FileWalk(self.scripts[k], selection, folder, seeds, comm, transport.command)
         cutting, log = self.settings.cutting, self.folder.path / f"log_{k}.lammps"
         largest = None if cutting.method == "whole" else cutting.max_atoms
+        if transport.type == "files":
+            folder = self.folder.path / f"walk_{k}"
+            return FileWalk(self.scripts[k], selection, folder, seeds, comm, transport.command, largest)
         return MemoryWalk(self.scripts[k], selection, log, seeds, comm, largest, transport.options)
 
     def _begin(self, number: int) -> None:
