@@ -2,6 +2,7 @@
 """What several tests share: the reference data, where they are present, and potentials and configurations at random."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: more threa
 import numpy as np
 import pytest
 from ase import Atoms
+from learning_loops import CALCULATORS, SILICON, TERSOFF, learned, settings
 
 from mtp.potential import Potential
 
@@ -99,3 +101,39 @@ def mtp():
         )
 
     return run
+
+
+# ---- learning loops
+
+
+@pytest.fixture
+def toy_calculators(tmp_path, monkeypatch):
+    """The module of toy calculators, importable by the commands that a test starts."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "toy_calculators.py").write_text(CALCULATORS)
+    path = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *([path] if path else [])]))
+
+
+@pytest.fixture(scope="session")
+def loops(mtp, tmp_path_factory):
+    """Folders of a loop that has converged, with what it printed, and of one that has used up its first round."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("finished", "begun")}
+    settings(folders["finished"], SILICON % TERSOFF)
+    (folders["finished"] / "printed").write_text(learned(mtp(folders["finished"], "learn", "learn.toml")))
+    settings(folders["begun"], "rounds = 1\n" + SILICON % TERSOFF)
+    assert mtp(folders["begun"], "learn", "learn.toml").returncode == 1
+    return folders
+
+
+@pytest.fixture
+def finished(loops, tmp_path):
+    """A copy of the finished loop, in run/."""
+    shutil.copytree(loops["finished"], tmp_path, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def begun(loops, tmp_path):
+    """A copy of the loop after its first round, in run/."""
+    shutil.copytree(loops["begun"], tmp_path, dirs_exist_ok=True)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from learning_loops import SILICON, TERSOFF, learned, settings
 from test_derivatives import observables, random_errors
 from test_lammps import close, evaluated, lmp, succeeds
-from test_learn import SILICON, TERSOFF, learned, settings
 
 from mtp.configurations import Labels, labels, read, with_labels
 from mtp.database import Dataset

@@ -152,6 +152,16 @@ class Dataset:
         with self._transaction() as database:
             database.delete([row.id for row in database.select(f"status=pending,round>{after_round}")])
 
+    def last_round(self) -> int:
+        """The latest round of a candidate that is labelled or failed; 0 where there is none."""
+        return max((row.round for row in self._rows() if row.status != "pending"), default=0)
+
+    def join_rounds(self, last: int) -> None:
+        """Take all candidates of later rounds for ones of that."""
+        with self._transaction() as database:
+            for row in list(database.select(f"round>{last}")):
+                database.update(row.id, round=last)
+
     def failures(self) -> list[Failure]:
         """List the candidates that could not be labelled, by id."""
         return [Failure(row.id, _atoms(row), row.reason, row.data["message"]) for row in self._rows(status="failed")]

@@ -23,7 +23,9 @@ NO_STRAIN = 1e-9
 MOST_WITNESSES = 5  # of the configurations near one, the nearest
 SLACK = (0.5, 0.1)  # credible errors: parts of half the difference of both ends, and of its terms made positive
 LARGEST_FACTOR = 3.0  # between energies and work that is one of anharmonic atoms, not of units
-FEWEST_FOR_FACTOR = 6  # configurations before such a factor is known
+FEWEST_FOR_FACTOR = 5  # configurations before such a factor is known
+FEW = 0.25  # of the configurations judged, are rather wrong themselves
+LEFT = 4.0  # a factor that leaves more than a fourth of the excess explains nothing
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ def doubt_work(configurations: Sequence[Atoms], judged: Collection[int], bound: 
 
     Nonsense are energies that contradict most of the MOST_WITNESSES nearest: the excess over the work is above `bound`
     (eV per atom) and what the work may be wrong by. Nonsense are all judged where a factor beyond LARGEST_FACTOR, as by
-    units, makes work of energy changes: where it halves the typical excess of all but a minority of such outliers.
+    units, makes work of energy changes, so that 1 / LEFT of the typical excess is left; such outliers do not count here
+    where they are fewer than FEW.
     """
     found = [pair for group in _groups(configurations) for pair in _pairs(configurations, group, judged)]
     doubts = {}
@@ -64,7 +67,7 @@ def doubt_work(configurations: Sequence[Atoms], judged: Collection[int], bound: 
                 f"by forces and stress {first.rise - first.excess:+.3g}, give or take {bound + first.slack:.2g}; so "
                 f"with {len(against)} of the {len(own)} nearest"
             )
-    outliers = doubts if 2 * len(doubts) < len(judged) else {}
+    outliers = doubts if len(doubts) < FEW * len({pair.one for pair in found}) else {}
     factor = _factor([pair for pair in found if pair.one not in outliers and pair.other not in outliers], bound)
     if factor is not None:
         message = f"energies change by {factor:.3g} times the work of the forces: are they in eV and eV/Å?"
@@ -124,6 +127,6 @@ def _factor(pairs: Sequence[Pair], bound: float) -> float | None:
     rises, excess = np.array([pair.rise for pair in pairs]), np.array([pair.excess for pair in pairs])
     factor, _ = coefficients = least_absolute(work, rises)
     left = np.median(np.abs(rises - work @ coefficients))
-    if 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR or np.median(np.abs(excess)) < max(bound / 4, 2 * left):
+    if 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR or np.median(np.abs(excess)) < max(bound / 4, LEFT * left):
         return None
     return float(factor)

@@ -320,6 +320,15 @@ class FitFile(Section):
         return self.model_copy(update=update)
 
 
+def form_of(content: dict[str, Any]) -> dict[str, Any]:
+    """What must stay as it is from the first round of a learning loop to the last, by key, of its settings as JSON."""
+    form = {"species": content["species"], "seed": content["seed"], "selection.mode": content["selection"]["mode"]}
+    for key in ("level", "cutoff", "radial_basis_size", "min_distance"):
+        form[f"fit.{key}"] = content["fit"][key]
+    files = [Path(file).name for file in content["initial"]["files"]]  # wherever the folder is moved to
+    return form | {f"initial.{key}": value for key, value in (content["initial"] | {"files": files}).items()}
+
+
 class LearnSettings(Section):
     """A learning loop. Paths are relative to the settings file.
 
@@ -351,12 +360,7 @@ class LearnSettings(Section):
 
     def form(self) -> dict[str, Any]:
         """What must stay as it is from the first round to the last, by key."""
-        form = {"species": self.species, "seed": self.seed, "selection.mode": self.selection.mode}
-        for key in ("level", "cutoff", "radial_basis_size", "min_distance"):
-            form[f"fit.{key}"] = getattr(self.fit, key)
-        initial = self.initial.model_dump(mode="json")
-        initial["files"] = [file.name for file in self.initial.files]  # wherever the folder is moved to
-        return form | {f"initial.{key}": value for key, value in initial.items()}
+        return form_of(self.model_dump(mode="json", by_alias=True))
 
     def named_files(self) -> list[Path]:
         """The files that say what is explored."""

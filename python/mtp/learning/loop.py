@@ -283,6 +283,9 @@ class Loop:
         self._check_sizes(plans)
         self.folder.check(settings)
         self.folder.dataset.forget_pending(after_round=len(self.folder.rounds))
+        caught_up = self.folder.catch_up()
+        if caught_up is not None:
+            self.say(caught_up)
         return found, plans
 
     def _check_sizes(self, plans: list[Plan]) -> None:
