@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from mtp.cfg import replaced_whole
 from mtp.evaluation import Comparison
+from mtp.learning.walks import GRADES
 
 QUANTITIES = (  # attribute of a comparison, axis label, name, unit of the errors, its factor, key of its summary
     ("energy_per_atom", "energy (eV/atom)", "energy", "meV/atom", 1e3, "energy_per_atom_eV"),
@@ -232,14 +233,14 @@ def distances(
 
 
 def learning(path: str | os.PathLike, rounds: Sequence[Mapping], select: float, break_above: float) -> None:
-    """Rounds of a learning loop: force errors, highest grade, and numbers of configurations.
+    """Rounds of a learning loop: force errors, highest grade, steps by their grade, and numbers of configurations.
 
     Raises Error where the file cannot be written.
     """
     number = [r["round"] for r in rounds]
     with rc_context(STYLE):
-        figure = Figure(figsize=(5.2, 6.0), layout="constrained")
-        errors, grades, counts = figure.subplots(3, 1, sharex=True)
+        figure = Figure(figsize=(5.2, 8.0), layout="constrained")
+        errors, grades, steps, counts = figure.subplots(4, 1, sharex=True)
 
         after = [r["train"]["force_eV_per_A"]["rmse"] for r in rounds]
         fresh = [(r["round"], r["new"]["force_eV_per_A"]["rmse"]) for r in rounds if r["new"]]
@@ -260,6 +261,8 @@ def learning(path: str | os.PathLike, rounds: Sequence[Mapping], select: float, 
             grades.annotate(name, **place, xycoords=("axes fraction", "data"), color=GREY, va="center")
         grades.set_ylabel("highest grade")
 
+        _grade_panel(steps, rounds)
+
         bars = (
             ("labelled so far", "labelled", BLUE),
             ("failed so far", "failed", GREY),
@@ -279,6 +282,21 @@ def learning(path: str | os.PathLike, rounds: Sequence[Mapping], select: float, 
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0, handlelength=1.8)
         figure.align_ylabels()
         _save(figure, path)
+
+
+def _grade_panel(axes: Axes, rounds: Sequence[Mapping]) -> None:
+    """Of each round the share of graded steps by their highest grade: the bins of mtp.learning.walks.GRADES."""
+    counts = np.array([r["histogram"] for r in rounds], dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    drawn = [k for k in range(len(GRADES) + 1) if counts[:, k].any()]
+    colours = colormaps["viridis_r"](np.linspace(0, 1, len(GRADES) + 1))
+    bottom = np.zeros(len(rounds))
+    for k in drawn:
+        label = f"to {GRADES[k]:.3g}" if k < len(GRADES) else "more"
+        axes.bar([r["round"] for r in rounds], shares[:, k], 0.8, bottom, color=colours[k], label=label)
+        bottom += shares[:, k]
+    axes.set(ylabel="share of graded steps", ylim=(0, 1))
+    axes.legend(title="grade", loc="center left", bbox_to_anchor=(1, 0.5), reverse=True, borderpad=0, handlelength=1)
 
 
 def _parity_panel(axes: Axes, groups: Mapping[str, tuple[np.ndarray, np.ndarray]], styles: Mapping) -> None:
