@@ -161,7 +161,7 @@ def test_forces_in_other_units_contradict_energies(walk, factor):
     assert set(doubts) == set(everyone)
     said = float(doubts[0].split()[3])
     assert said == pytest.approx(1 / factor, rel=0.2)  # the trapezoidal rule's error
-    # one among others is told by a potential that knows the rest, and misleads nobody about these
+    # one among others may hide where its energy is right, but misleads nobody about these
     one = [off(atoms, forces=factor if n == 2 else 1.0) for n, atoms in enumerate(honest)]
     assert set(doubt_work(one, everyone, 0.02)) <= {2}
 
@@ -211,8 +211,6 @@ def test_the_current_potential_doubts_100_eV_in_many_atoms_and_nothing_that_it_d
     assert potential.grade(large).maximum < 5
     assert witness.doubt(large, 0.2) is None
     assert "lies +1.56 eV per atom from the current potential's prediction" in witness.doubt(off(large, 100.0), 0.2)
-    for factor in (BOHR / HARTREE, HARTREE / BOHR):
-        assert f"forces are {factor:.3g} times those predicted" in witness.doubt(off(large, forces=factor), 0.2)
     # what extrapolates may have any credible energy, and what has unexpected forces as well
     strange = computed(random_atoms(["Cu"], 30, (4, 4, 4)))
     grades = potential.grade(strange).per_atom

@@ -26,8 +26,6 @@ SPREADS = 10  # a deviation that many times the others' typical one is none of t
 FEWEST_OF_ELEMENT = 3  # other configurations with an element before its energy is judged: two cannot outvote each other
 FEWEST_FOR_POTENTIAL = 3  # configurations before a potential's errors are known
 REACH = 1.0  # Å: over it an error of forces becomes one of energy; atoms that went further are in another place
-PARALLEL = 0.9  # cosine between forces that differ by a factor alone
-LARGEST_FACTOR = 5.0  # by which a potential that knows their direction may be wrong
 
 
 def check_numbers(found: Labels, n_atoms: int) -> None:
@@ -104,13 +102,9 @@ class Prediction:
             self._centre, self._spread = float(np.median(errors)), _spread(np.array(errors))
 
     def doubt(self, labelled: Atoms, bound: float) -> str | None:
-        """Say why labels are nonsense.
-
-        Either the energy is further from the prediction than `bound` (eV per atom), or SPREADS typical errors, times
-        the grade, in its mean over the atoms where the active set has one for each; plus the mean error of the forces
-        over REACH, because a potential that is wrong about the one is about the other. Or the forces are those
-        predicted, but for a factor.
-        """
+        """Say why an energy is nonsense: further from the prediction than `bound` (eV per atom), or SPREADS typical
+        errors, times the grade, in its mean over the atoms where the active set has one for each; plus the mean error
+        of the forces over REACH, because a potential that is wrong about the one is about the other."""
         if self.silent:
             return None
         found, result, grades = labels(labelled), self.potential.evaluate(labelled), self.potential.grade(labelled)
@@ -119,17 +113,12 @@ class Prediction:
         grade = float(np.maximum(each, 1.0).mean())
         unknown = float(np.linalg.norm(found.forces - result.forces, axis=1).mean())
         limit = max(bound, SPREADS * self._spread) * grade + REACH * unknown
-        if abs(deviation) > limit:
-            return (
-                f"the energy lies {deviation:+.3g} eV per atom from the current potential's prediction; at its grade "
-                f"of {grade:.3g}, and a mean error of {unknown:.2g} eV/Å in the forces, at most {limit:.3g} is credible"
-            )
-        sizes = np.linalg.norm(found.forces), np.linalg.norm(result.forces)
-        if abs(np.sum(found.forces * result.forces)) > PARALLEL * sizes[0] * sizes[1]:
-            factor = sizes[0] / sizes[1]
-            if not 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR:
-                return f"the forces are {factor:.3g} times those predicted by the current potential: are they in eV/Å?"
-        return None
+        if abs(deviation) <= limit:
+            return None
+        return (
+            f"the energy lies {deviation:+.3g} eV per atom from the current potential's prediction; at its grade "
+            f"of {grade:.3g}, and a mean error of {unknown:.2g} eV/Å in the forces, at most {limit:.3g} is credible"
+        )
 
 
 def _spread(deviations: np.ndarray) -> float:

@@ -24,7 +24,7 @@ MOST_WITNESSES = 5  # of the configurations near one, the nearest
 SLACK = (0.5, 0.1)  # credible errors: parts of half the difference of both ends, and of its terms made positive
 LARGEST_FACTOR = 3.0  # between energies and work that is one of anharmonic atoms, not of units
 FEWEST_FOR_FACTOR = 5  # configurations before such a factor is known
-FEW = 0.25  # of the configurations judged, are rather wrong themselves
+FEW = 0.25  # of the configurations: so many are rather wrong each by itself
 LEFT = 4.0  # a factor that leaves more than a fourth of the excess explains nothing
 
 
@@ -50,9 +50,9 @@ def doubt_work(configurations: Sequence[Atoms], judged: Collection[int], bound: 
     """Say which of the labelled configurations `judged`, by index, contradict those near them, and why.
 
     Nonsense are energies that contradict most of the MOST_WITNESSES nearest: the excess over the work is above `bound`
-    (eV per atom) and what the work may be wrong by. Nonsense are all judged where a factor beyond LARGEST_FACTOR, as by
-    units, makes work of energy changes, so that 1 / LEFT of the typical excess is left; such outliers do not count here
-    where they are fewer than FEW.
+    (eV per atom) and what the work may be wrong by. Nonsense are all judged where energies change by a multiple of the
+    work of the forces, as in other units: beyond LARGEST_FACTOR, and with at most 1 / LEFT of the typical excess left.
+    Contradictions by fewer than FEW of them are no part of that.
     """
     found = [pair for group in _groups(configurations) for pair in _pairs(configurations, group, judged)]
     doubts = {}
