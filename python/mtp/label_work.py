@@ -24,7 +24,7 @@ MOST_WITNESSES = 5  # of the configurations near one, the nearest
 SLACK = (0.5, 0.1)  # credible errors: parts of half the difference of both ends, and of its terms made positive
 LARGEST_FACTOR = 3.0  # between energies and work that is one of anharmonic atoms, not of units
 FEWEST_FOR_FACTOR = 5  # configurations before such a factor is known
-FEW = 0.25  # of the configurations: so many are rather wrong each by itself
+FEW = 0.25  # of the configurations: fewer are rather wrong each by itself
 LEFT = 4.0  # a factor that leaves more than a fourth of the excess explains nothing
 
 
@@ -52,7 +52,7 @@ def doubt_work(configurations: Sequence[Atoms], judged: Collection[int], bound: 
     Nonsense are energies that contradict most of the MOST_WITNESSES nearest: the excess over the work is above `bound`
     (eV per atom) and what the work may be wrong by. Nonsense are all judged where energies change by a multiple of the
     work of the forces, as in other units: beyond LARGEST_FACTOR, and with at most 1 / LEFT of the typical excess left.
-    Contradictions by fewer than FEW of them are no part of that.
+    That is asked only where no fewer than FEW of them contradict others.
     """
     found = [pair for group in _groups(configurations) for pair in _pairs(configurations, group, judged)]
     doubts = {}
@@ -67,12 +67,13 @@ def doubt_work(configurations: Sequence[Atoms], judged: Collection[int], bound: 
                 f"by forces and stress {first.rise - first.excess:+.3g}, give or take {bound + first.slack:.2g}; so "
                 f"with {len(against)} of the {len(own)} nearest"
             )
-    outliers = doubts if len(doubts) < FEW * len({pair.one for pair in found}) else {}
-    factor = _factor([pair for pair in found if pair.one not in outliers and pair.other not in outliers], bound)
-    if factor is not None:
-        message = f"energies change by {factor:.3g} times the work of the forces: are they in eV and eV/Å?"
-        return dict.fromkeys(judged, message)
-    return doubts
+    if len(doubts) < FEW * len({pair.one for pair in found}):
+        return doubts
+    factor = _factor(found, bound)
+    if factor is None:
+        return doubts
+    message = f"energies change by {factor:.3g} times the work of the forces: are they in eV and eV/Å?"
+    return dict.fromkeys(judged, message)
 
 
 def _groups(configurations: Sequence[Atoms]) -> Iterator[list[int]]:
