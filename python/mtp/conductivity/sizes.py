@@ -9,9 +9,10 @@ from typing import Any
 
 import mpi4py.MPI as MPI
 
-from mtp.conductivity.md import Tell, on_root
+from mtp.conductivity.md import Tell
 from mtp.conductivity.results import keep, value
 from mtp.conductivity.settings import WithFlux
+from mtp.learning.ranks import on_root
 
 InCell = Callable[[WithFlux, Tell], dict[str, Any]]  # κ of the settings' `repeat`, in their folder
 
