@@ -113,7 +113,10 @@ template <class DeviceType> class DeviceGrader {
         batch.n = std::min(size_of_batch, n - first);
         batch.centres = chosen.data() + first;
         const std::size_t size = static_cast<std::size_t>(batch.n) * length;
-        if (rows.extent(0) < size) rows = Numbers(Kokkos::view_alloc(Kokkos::WithoutInitializing, "mtp:rows"), size);
+        if (rows.extent(0) < size) {
+          rows = Numbers();    // not two at a time
+          rows = Numbers(Kokkos::view_alloc(Kokkos::WithoutInitializing, "mtp:rows"), size);
+        }
         totals += sites.evaluate_rows(plan, batch, sums_of_atoms, team_size, rows.data());
         if (of_configurations) add_rows(batch.n, sums.data() + static_cast<std::size_t>(z) * length);
         else multiply(batch, inverses.data() + static_cast<std::size_t>(z) * length * width, gamma);

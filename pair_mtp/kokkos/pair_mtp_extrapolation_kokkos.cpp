@@ -92,7 +92,10 @@ template <class DeviceType> void PairMTPExtrapolationKokkos<DeviceType>::begin_g
   Style::begin_grades();
   on_host = !on_device();
   const std::size_t n = this->gamma.size();
-  if (on_host) return;
+  if (on_host) {
+    this->atomKK->sync(Host, TYPE_MASK);    // end_grades() reads the types of atoms, which a device may have exchanged among ranks
+    return;
+  }
   if (device_gamma.extent(0) < n) device_gamma = Kokkos::View<double *, Space>("mtp:gamma", n);
   else Kokkos::deep_copy(device_gamma, 0.0);    // atoms of other styles have none
 }

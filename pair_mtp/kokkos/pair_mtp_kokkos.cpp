@@ -100,8 +100,7 @@ template <class DeviceType, class Style> void MTPOnDevice<DeviceType, Style>::se
 
 // Threads an atom, 0: one without a team. The more atoms, the fewer: as long as all threads of the device have work, one that has no others to
 // wait for does most. Tables of moments too large for the first-level cache of all threads are for teams, which hold them in the memory near the
-// threads; and so is mixed precision, because a
-// thread alone has a single neighbour to add up before it widens a number.
+// threads; and so is mixed precision, because a thread alone has a single neighbour to add up before it widens a number.
 template <class DeviceType, class Style> int MTPOnDevice<DeviceType, Style>::team_size(int n_atoms) const
 {
   constexpr int threads_of_warp = 32, threads_of_team = 128, small_table = 50;

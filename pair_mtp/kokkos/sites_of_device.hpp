@@ -180,8 +180,9 @@ template <class T, bool graded, class Team> class SiteOfTeam {
     T u[1][3] = {}, distance = {}, inverse = {};
   };
 
-  // Neighbour k of the list; outside: farther than the cutoff, or not this potential's
-  MTP_FUNCTION Neighbour neighbour(int k) const
+  // Neighbour k of the list; outside: farther than the cutoff, or not this potential's. known: it was found inside before. It is not asked again, for
+  // a compiler may round the distance in another way where this function is inlined once more, and a column of the chunk would stay unwritten.
+  MTP_FUNCTION Neighbour neighbour(int k, bool known = false) const
   {
     Neighbour found;
     if (k >= atoms.n_listed[centre]) return found;
@@ -192,7 +193,7 @@ template <class T, bool graded, class Team> class SiteOfTeam {
       found.r[a] = atoms.positions(found.atom, a) - atoms.positions(centre, a);
       squared += found.r[a] * found.r[a];
     }
-    found.inside = found.species >= 0 && !(squared >= plan.cutoff * plan.cutoff);
+    found.inside = known || (found.species >= 0 && !(squared >= plan.cutoff * plan.cutoff));
     if (!found.inside) return found;
     found.distance = square_root(T(squared));
     found.inverse = 1.0 / found.distance;
@@ -225,7 +226,7 @@ template <class T, bool graded, class Team> class SiteOfTeam {
         const int n_queued = memory.queue[0];
         for (int first = 0; first < n_queued; first += team.size()) {
           const int k = first + team.rank();
-          action(k < n_queued ? neighbour(memory.queue[1 + k]) : Neighbour(), n_queued - first < team.size() ? n_queued - first : team.size());
+          action(k < n_queued ? neighbour(memory.queue[1 + k], true) : Neighbour(), n_queued - first < team.size() ? n_queued - first : team.size());
         }
       }
     }
@@ -539,7 +540,10 @@ template <class DeviceType> class DeviceSites {
     if (team_size == 0) {
       using Kernel = AtomsOfThreads<T, graded>;
       const std::size_t n = std::min<std::size_t>(n_threads, atoms.n), size = n * Kernel::n_rows(plan);
-      if (workspace.extent(0) < size) workspace = Workspace(Kokkos::view_alloc(Kokkos::WithoutInitializing, "mtp:workspace"), size);
+      if (workspace.extent(0) < size) {
+        workspace = Workspace();    // not two at a time
+        workspace = Workspace(Kokkos::view_alloc(Kokkos::WithoutInitializing, "mtp:workspace"), size);
+      }
       const Kernel kernel{plan, atoms, sums, rows, workspace.data(), n};
       Kokkos::parallel_reduce("mtp", Kokkos::RangePolicy<DeviceType>(0, static_cast<int>(n)), kernel, totals);
       return totals;
@@ -548,7 +552,9 @@ template <class DeviceType> class DeviceSites {
     const int n_teams = static_cast<int>(std::min<std::size_t>(std::max<std::size_t>(n_threads / team_size, 1), atoms.n));
     Policy policy(n_teams, team_size);
     AtomsOfTeams<T, graded> kernel{plan, atoms, sums, rows, team_size, 0, 0};
-    const std::size_t padding = 64, moments = kernel.bytes_of_moments() + padding, chunk = kernel.bytes_of_chunk() + padding;
+    // Kokkos puts the scratch of one team behind that of another as it is: whole lines keep the doubles of all teams aligned
+    const auto lines = [](std::size_t n_bytes) { return (n_bytes / 64 + 2) * 64; };
+    const std::size_t moments = lines(kernel.bytes_of_moments()), chunk = lines(kernel.bytes_of_chunk());
     const std::size_t near = policy.scratch_size_max(0);
     if (moments + chunk > near) kernel.level_of_chunk = 1;
     if (moments > near) kernel.level_of_moments = 1;
