@@ -1,11 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """pair_style mtp/kk on a GPU: builds a LAMMPS for it, checks it against the CPU, measures.
 
-    python benchmarks/gpu/gpu.py --lammps DIR --json gpu.json
+    python benchmarks/gpu/gpu.py --lammps DIR --smoke
+    python benchmarks/gpu/gpu.py --lammps DIR
 
 DIR is a source tree of LAMMPS (4 Feb 2025 or newer); --kokkos names one of Kokkos where that has none of its own in
-lib/kokkos. CUDA's nvcc, cmake, ninja and a C++ compiler must be on PATH. What is built stays in --work and is used
-again. Without a GPU the script says so and ends with status 3; `--build` then builds all the same.
+lib/kokkos. CUDA's nvcc, cmake, ninja and a C++ compiler must be on PATH. Everything stays in --work: a call that was
+broken off, also in the middle of the build, goes on where it was, and takes what it has checked and measured with the
+same plugin on the same GPU from the report, --json. --smoke: one level, one size, no SNAP. A case that fails is told
+and written down, and the others go on; the status is then 1.
+
+Where time on a GPU is short, build elsewhere, without one, for the same CUDA, and carry what was built:
+
+    python benchmarks/gpu/gpu.py --lammps DIR --work /opt/mtp-gpu --build --arch 90 --pack built.tar.gz
+    tar -C / -xzf built.tar.gz && python benchmarks/gpu/gpu.py --work /opt/mtp-gpu --no-build --smoke
+
+The second line needs neither LAMMPS' sources nor the package mtp, but Python with numpy and rich, and nvidia-smi.
+Without a GPU the script says so and ends with status 3.
 
 Copper on an fcc lattice of 3.61 Å, cutoff 5 Å, skin 1 Å, NVE at 300 K, one rank, random coefficients (speed depends on
 the form of a potential alone); `snap/kk` with tungsten of 2Jmax 8 from LAMMPS' own potentials, and on request another
@@ -17,6 +28,7 @@ of a multiprocessor that leaves, and the operations a second that the speed amou
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.machinery
 import importlib.util
 import json
@@ -25,16 +37,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from roofline import measure as count
-
-from mtp.potential import Potential
 
 PROJECT = Path(__file__).resolve().parents[2]
 LEVELS = (8, 12, 16, 20)
@@ -42,8 +50,10 @@ SIZES = (8, 20, 50, 100)  # fcc cells along an edge: 2 k, 32 k, 500 k and 4 M at
 PRECISIONS = ("double", "mixed")
 VARIANTS = ("thread", "warp", "team")
 KOKKOS_FLAGS = "-k on g 1 -sf kk -pk kokkos newton on neigh half"
-PEAK_TFLOPS = {"double": 34.0, "mixed": 67.0}  # of an H200, without tensor cores
+PEAK_TFLOPS = {"double": 34.0, "mixed": 67.0}  # of an H100 or H200, without tensor cores
 REGISTERS, WARPS = 65536, 64  # of a multiprocessor of it
+# Largest difference from the CPU, in units of the largest number of its kind: sums in another order; single precision
+TOLERANCES = {"double": 1e-9, "mixed": 1e-4}
 KERNELS = ("AtomsOfTeams", "AtomsOfThreads", "LargestProducts")
 
 # nvcc for what has to do with Kokkos; the rest is the host compiler's, which is ten times as fast
@@ -115,6 +125,10 @@ run 0
 """
 
 
+class Failed(Exception):
+    """A run of LAMMPS that gave nothing; the message says what it said."""
+
+
 def main() -> int:
     options = arguments()
     gpu = name_of_gpu()
@@ -122,41 +136,77 @@ def main() -> int:
         print("gpu.py: there is no GPU here (nvidia-smi finds none): nothing is measured", file=sys.stderr)
         if not options.build:
             return 3
-    lmp, plugins = build(options)
+    lmp, plugins = built_before(options) if options.no_build else build(options)
     console = Console(width=150, highlight=False)
     needs = resources(plugins.with_suffix(".log"))
     show_resources(console, needs)
-    if gpu is None:
-        print(f"built: {lmp}, {plugins}")
-        return 0
-    environment = {**os.environ, "LAMMPS_PLUGIN_PATH": str(plugins)}
     place = options.work / "runs"
     place.mkdir(parents=True, exist_ok=True)
     potentials = {level: random_potential(level, place) for level in options.levels}
-    check(lmp, environment, place, potentials)
-    console.print("forces, energies, virials and grades agree with those of the CPU")
-    counted = count(place, list(options.levels), 0.05)["potentials"]
-    flop = {
-        level: one["sweeps"]["flop"] + one["products"]["flop"]
-        for level, one in zip(options.levels, counted, strict=True)
+    flop = operations(options.levels, place)
+    if options.pack:
+        pack(options)
+    if gpu is None:
+        print(f"built: {lmp}, {plugins}")
+        return 0
+    libraries = [lmp.parent, options.work / "kokkos" / "lib", plugins, os.environ.get("LD_LIBRARY_PATH")]
+    environment = {
+        **os.environ,
+        "LAMMPS_PLUGIN_PATH": str(plugins),
+        "LD_LIBRARY_PATH": os.pathsep.join(str(folder) for folder in libraries if folder),
     }
-    rows = measure(options, lmp, environment, place, flop)
-    show(console, rows)
-    if options.json:
-        report = {"gpu": gpu, "rows": rows, "kernels": needs, "flop": flop}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 0
+    report = Report(options.json, gpu, plugins / "mtpkkplugin.so")
+    report.content |= {"kernels": needs, "flop": flop}
+    check(options, lmp, environment, place, potentials, report)
+    measure(options, lmp, environment, place, potentials, flop, report)
+    show_checks(console, report.content["checks"])
+    show(console, report.content["rows"])
+    failed = report.failures()
+    for one in failed:
+        print(f"gpu.py: failed: {one}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+class Report:
+    """What was found so far, on disc after every case; that of another GPU or another build is begun anew."""
+
+    def __init__(self, path: Path, gpu: str, plugin: Path) -> None:
+        self.path = path
+        begun = {"gpu": gpu, "plugin": hashlib.sha256(plugin.read_bytes()).hexdigest()[:16]}
+        found = json.loads(path.read_text()) if path.exists() else {}
+        same = all(found.get(name) == value for name, value in begun.items())
+        if found and not same:
+            path.rename(path.with_suffix(".old.json"))
+        self.content = found if same else {**begun, "checks": [], "rows": []}
+
+    def has(self, kind: str, facts: dict) -> bool:
+        """Whether this case was done; one that failed is done again."""
+        return any("error" not in one and facts.items() <= one.items() for one in self.content[kind])
+
+    def add(self, kind: str, facts: dict, found: dict) -> None:
+        others = [one for one in self.content[kind] if not facts.items() <= one.items()]
+        self.content[kind] = [*others, facts | found]
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self.content, indent=1) + "\n")
+        part.replace(self.path)
+        print(f"gpu.py: {facts | found}", file=sys.stderr, flush=True)
+
+    def failures(self) -> list[dict]:
+        return [one for kind in ("checks", "rows") for one in self.content[kind] if "error" in one]
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lammps", type=Path, required=True, help="LAMMPS' sources")
+    parser.add_argument("--lammps", type=Path, help="LAMMPS' sources")
     parser.add_argument("--kokkos", type=Path, help="Kokkos' sources; without, those that LAMMPS brings")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parser.add_argument("--work", type=Path, default=cache / "pair-mtp" / "gpu")
     parser.add_argument("--arch", default=None, help="compute capability, such as 90; without, that of the GPU, or 90")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--build", action="store_true", help="also where there is no GPU")
+    parser.add_argument("--no-build", action="store_true", help="take what --work holds")
+    parser.add_argument("--pack", type=Path, help="write what was built into this archive (.tar.gz)")
+    parser.add_argument("--smoke", action="store_true", help="level 8 and 32 k atoms alone, quickly")
     parser.add_argument("--levels", type=int, nargs="+", default=LEVELS)
     parser.add_argument("--cells", type=int, nargs="+", default=SIZES, help="along an edge of the crystal")
     parser.add_argument("--variants", nargs="*", default=(), choices=VARIANTS, help="besides the automatic choice")
@@ -167,10 +217,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peer-pair", action="append", default=[], help="its commands, in one word, {file} being the potential's"
     )
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--timeout", type=float, default=240.0, help="seconds that one run of LAMMPS may take")
+    parser.add_argument("--json", type=Path, help="the report; without, gpu.json in --work")
     options = parser.parse_args()
+    if options.lammps is None and not options.no_build:
+        parser.error("--lammps is missing: a source tree of LAMMPS (or --no-build, where --work holds what was built)")
+    if options.smoke:
+        options.levels, options.cells, options.seconds, options.repeats = (8,), (20,), 1.0, 1
     options.work = options.work.absolute()
-    options.kokkos = options.kokkos or options.lammps / "lib" / "kokkos"
+    options.json = options.json or options.work / "gpu.json"
+    if options.lammps:
+        options.kokkos = options.kokkos or options.lammps / "lib" / "kokkos"
     return options
 
 
@@ -190,6 +247,25 @@ def name_of_gpu() -> str | None:
 
 
 # ---- build
+
+
+def built_before(options: argparse.Namespace) -> tuple[Path, Path]:
+    """lmp, and the folder of the plugins, that an earlier call built."""
+    lmp, plugins = options.work / "lammps-build" / "lmp", options.work / "plugins"
+    for needed in (lmp, plugins / "mtpplugin.so", plugins / "mtpkkplugin.so"):
+        if not needed.exists():
+            sys.exit(f"gpu.py: --no-build: there is no {needed}; build it first, and give the same --work")
+    return lmp, plugins
+
+
+def pack(options: argparse.Namespace) -> None:
+    """What runs need, with the paths that it has from the root folder: programs find their libraries there."""
+    names = ("lammps-build/lmp", "lammps-build/liblammps.so*", "kokkos/lib*/*.so*", "libcuda.so", "plugins/*.so")
+    names += ("plugins.log", "runs/*mtp", "runs/flop.json", "lammps-source/potentials/W_2940_2017_2.*")
+    with tarfile.open(options.pack, "w:gz") as archive:
+        for path in (path for name in names for path in sorted(options.work.glob(name))):
+            archive.add(path, arcname=str(path)[1:])
+    print(f"gpu.py: packed into {options.pack}, {options.pack.stat().st_size / 2**20:.0f} MiB: tar -C / -xzf ...")
 
 
 def build(options: argparse.Namespace) -> tuple[Path, Path]:
@@ -289,11 +365,12 @@ def adapted_kokkos(source: Path, copy: Path) -> Path:
     """A copy that CUDA 13 compiles: three of its functions have new signatures, which Kokkos 5 knows."""
     if copy.exists():
         return copy
-    shutil.copytree(source, copy, ignore=shutil.ignore_patterns(".git"))
+    part = begun(copy)
+    shutil.copytree(source, part, ignore=shutil.ignore_patterns(".git"))
     nvcc = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
-    if int(re.search(r"release (\d+)", nvcc)[1]) < 13 or version_of(copy) >= (5, 0):
-        return copy
-    path = copy / "core/src/Cuda/Kokkos_Cuda_Instance.hpp"
+    if int(re.search(r"release (\d+)", nvcc)[1]) < 13 or version_of(part) >= (5, 0):
+        return part.rename(copy)
+    path = part / "core/src/Cuda/Kokkos_Cuda_Instance.hpp"
     text = path.read_text()
     location = "[&] { cudaMemLocation l{}; l.type = cudaMemLocationTypeDevice; l.id = %s; return l; }()"
     for old, new in (
@@ -303,31 +380,39 @@ def adapted_kokkos(source: Path, copy: Path) -> Path:
     ):
         text = re.sub(old, new, text)
     path.write_text(text)
-    return copy
+    return part.rename(copy)
+
+
+def begun(copy: Path) -> Path:
+    """Where to make it: one that was never finished is not taken for one."""
+    part = copy.with_name(f"{copy.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    return part
 
 
 def pruned_lammps(source: Path, copy: Path) -> Path:
     """A copy without the styles of KOKKOS that MD of atoms does not need: nvcc is slow."""
     if copy.exists():
         return copy
+    part = begun(copy)
     wanted = ("src", "cmake", "LICENSE", "potentials", "third_party")
-    copy.mkdir()
+    part.mkdir()
     for name in wanted:
         if (source / name).is_dir():
-            shutil.copytree(source / name, copy / name)
+            shutil.copytree(source / name, part / name)
         elif (source / name).exists():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / name, copy / name)
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / name, part / name)
     tool = the_tool()
     kept = re.compile(rf"({tool.KEPT_OF_KOKKOS}|pair_snap_kokkos|pair_zbl_kokkos)(_impl)?\.")
-    for path in (copy / "src" / "KOKKOS").iterdir():
+    for path in (part / "src" / "KOKKOS").iterdir():
         if re.match(rf"({tool.FAMILIES})_", path.name) and not kept.match(path.name):
             path.unlink()
     kept = re.compile(rf"pair_({tool.KEPT_OF_PAIRS})\.")
-    for path in (copy / "src").glob("pair_*"):
+    for path in (part / "src").glob("pair_*"):
         if not kept.match(path.name):
             path.unlink()
-    return copy
+    return part.rename(copy)
 
 
 def the_tool():
@@ -351,11 +436,13 @@ def driver_stub(work: Path) -> dict[str, object]:
 def architecture_of(capability: str) -> str:
     names = {
         "70": "VOLTA70",
+        "75": "TURING75",
         "80": "AMPERE80",
         "86": "AMPERE86",
         "89": "ADA89",
         "90": "HOPPER90",
         "100": "BLACKWELL100",
+        "120": "BLACKWELL120",
     }
     if capability not in names:
         sys.exit(f"gpu.py: compute capability {capability} is not among {', '.join(names)}")
@@ -366,39 +453,96 @@ def architecture_of(capability: str) -> str:
 
 
 def random_potential(level: int, place: Path) -> Path:
-    potential = Potential.new(level, ["Cu"], cutoff=5.0, min_distance=1.8, n_chebyshev=8)
-    potential.parameters = np.random.default_rng(level).normal(0, 1e-4, potential.facts.n_parameters)
-    n = potential.facts.n_parameters
-    potential.set_active_set(np.eye(n) + 0.1 * np.random.default_rng(1).normal(size=(n, n)), "neighbourhood")
-    potential.save(place / f"{level}.almtp")
-    return place / f"{level}.almtp"
+    path = place / f"{level}.almtp"
+    if not path.exists():
+        from mtp.potential import Potential  # not where potentials were made before
+
+        potential = Potential.new(level, ["Cu"], cutoff=5.0, min_distance=1.8, n_chebyshev=8)
+        n = potential.facts.n_parameters
+        potential.parameters = np.random.default_rng(level).normal(0, 1e-4, n)
+        potential.save(place / f"{level}.mtp")
+        active = np.eye(n) + 0.1 * np.random.default_rng(1).normal(size=(n, n))
+        potential.set_active_set(active, "neighbourhood")
+        potential.save(path)
+    return path
 
 
-def check(lmp: Path, environment: dict, place: Path, potentials: dict[int, Path]) -> None:
-    """End where any of the variants differs from the plain style on the CPU."""
+def operations(levels: list[int], place: Path) -> dict[int, float]:
+    """Of an evaluation, by level, as roofline.py counts them; none where that cannot be built."""
+    file = place / "flop.json"
+    known = {int(level): flop for level, flop in json.loads(file.read_text()).items()} if file.exists() else {}
+    missing = [level for level in levels if level not in known]
+    if missing:
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+        try:
+            from roofline import measure as count  # not where they were counted before
+
+            counted = count(place, missing, 0.05)["potentials"]
+        except (ImportError, OSError, subprocess.CalledProcessError) as failure:
+            print(f"gpu.py: operations are not counted: {failure}", file=sys.stderr)
+            return known
+        for level, one in zip(missing, counted, strict=True):
+            known[level] = one["sweeps"]["flop"] + one["products"]["flop"]
+        file.write_text(json.dumps(known) + "\n")
+    return known
+
+
+def check(
+    options: argparse.Namespace,
+    lmp: Path,
+    environment: dict,
+    place: Path,
+    potentials: dict[int, Path],
+    report: Report,
+) -> None:
+    """All kernels, those with grades too, beside the plain style on the CPU."""
     for level, path in potentials.items():
-        found = {}
-        for how in ("plain", *VARIANTS, "automatic"):
-            out = place / f"{how}.dump"
-            variant = f" variant {how}" if how in VARIANTS else ""
-            text = SYSTEM.format(cells=6) + f"pair_style mtp/extrapolation{variant}\npair_coeff * * {path} Cu\n"
-            text += CHECK.format(out=out, grades="compute grade all mtp/grade", grade="c_grade")
-            run(lmp, environment, place, text, KOKKOS_FLAGS if how != "plain" else "")
-            lines = out.read_text().splitlines()[9:]
-            found[how] = np.array([line.split() for line in lines], dtype=float)
-        for how, one in found.items():
-            scale = np.abs(found["plain"]).max(axis=0)
-            worst = (np.abs(one - found["plain"]).max(axis=0) / scale).max()
-            if not worst < 1e-9:
-                sys.exit(f"gpu.py: level {level}, {how}: differs from the CPU by {worst:.1e}")
+        cases = [("mtp/extrapolation", variant, "double") for variant in VARIANTS]
+        cases += [("mtp", variant, precision) for precision in PRECISIONS for variant in VARIANTS]
+        expected = None
+        for style, variant, precision in cases:
+            facts = {"level": level, "style": f"{style}/kk", "variant": variant, "precision": precision}
+            if report.has("checks", facts):
+                continue
+            try:
+                if expected is None:
+                    expected = evaluated(options, lmp, environment, place, path, "mtp/extrapolation", "")
+                pair = f"{style} variant {variant} precision {precision}"
+                found = evaluated(options, lmp, environment, place, path, pair, KOKKOS_FLAGS)
+            except Failed as failure:
+                report.add("checks", facts, {"error": str(failure)})
+                continue
+            of_plain = expected[:, : found.shape[1]]  # without the grade, where there is none
+            worst = float((np.abs(found - of_plain).max(axis=0) / np.abs(of_plain).max(axis=0)).max())
+            wrong = {} if worst < TOLERANCES[precision] else {"error": f"differs from the CPU by {worst:.1e}"}
+            report.add("checks", facts, {"difference": worst} | wrong)
 
 
-def run(lmp: Path, environment: dict, place: Path, text: str, flags: str) -> str:
+def evaluated(
+    options: argparse.Namespace, lmp: Path, environment: dict, place: Path, potential: Path, pair: str, flags: str
+) -> np.ndarray:
+    """One row an atom: what CHECK dumps, and the grade, where the style has grades."""
+    out = place / "out.dump"
+    out.unlink(missing_ok=True)
+    graded = pair.startswith("mtp/extrapolation")
+    text = SYSTEM.format(cells=6) + f"pair_style {pair}\npair_coeff * * {potential} Cu\n"
+    words = {"grades": "compute grade all mtp/grade", "grade": "c_grade"} if graded else {"grades": "", "grade": ""}
+    run(options, lmp, environment, place, text + CHECK.format(out=out, **words), flags)
+    return np.array([line.split() for line in out.read_text().splitlines()[9:]], dtype=float)
+
+
+def run(options: argparse.Namespace, lmp: Path, environment: dict, place: Path, text: str, flags: str) -> str:
     (place / "in.lmp").write_text(text)
     command = [lmp, *flags.split(), "-in", "in.lmp", "-log", "none"]
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=options.timeout
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"took longer than --timeout {options.timeout:g} s") from None
     if done.returncode:
-        sys.exit(f"gpu.py: {' '.join(map(str, command))} in {place} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+        (place / "failed.lmp").write_text(text)
+        raise Failed(f"{' '.join(map(str, command))}, status {done.returncode}: {(done.stdout + done.stderr)[-1500:]}")
     return done.stdout
 
 
@@ -406,38 +550,48 @@ def run(lmp: Path, environment: dict, place: Path, text: str, flags: str) -> str
 
 
 def measure(
-    options: argparse.Namespace, lmp: Path, environment: dict, place: Path, flop: dict[int, float]
-) -> list[dict]:
+    options: argparse.Namespace,
+    lmp: Path,
+    environment: dict,
+    place: Path,
+    potentials: dict[int, Path],
+    flop: dict[int, float],
+    report: Report,
+) -> None:
     cases = []
-    for level in options.levels:
-        file = place / f"{level}.almtp"
+    for level, file in potentials.items():
         for precision in PRECISIONS:
             for variant in ("automatic", *options.variants):
                 words = "" if variant == "automatic" else f" variant {variant}"
                 pair = f"pair_style mtp{words} precision {precision}\npair_coeff * * {file} Cu\n"
                 facts = {"style": "mtp/kk", "level": level, "precision": precision, "variant": variant}
                 cases.append((facts, lmp, KOKKOS_FLAGS, SYSTEM + pair))
-        Potential.load(file).save(place / f"{level}.mtp")
         for pair in options.peer_pair if options.peer_lmp else []:
-            commands = pair.replace("{file}", str(place / f"{level}.mtp")).replace("\\n", "\n")
+            commands = pair.replace("{file}", str(file.with_suffix(".mtp"))).replace("\\n", "\n")
             facts = {"style": commands.splitlines()[0], "level": level, "precision": "double", "variant": "peer"}
             cases.append((facts, options.peer_lmp, options.peer_flags, SYSTEM + commands + "\n"))
-    potentials = options.work / "lammps-source" / "potentials"
-    if (potentials / "W_2940_2017_2.snapcoeff").exists():
+    tungsten = options.work / "lammps-source" / "potentials"
+    if (tungsten / "W_2940_2017_2.snapcoeff").exists() and not options.smoke:
         facts = {"style": "snap/kk", "level": "2Jmax 8", "precision": "double", "variant": "automatic"}
-        cases.append((facts, lmp, KOKKOS_FLAGS, SNAP_SYSTEM.replace("{potentials}", str(potentials))))
-    rows = []
+        cases.append((facts, lmp, KOKKOS_FLAGS, SNAP_SYSTEM.replace("{potentials}", str(tungsten))))
+    known_peak = re.search("H[12]00", report.content["gpu"])
     for cells in options.cells:
-        for facts, program, flags, system in cases:
+        for of_case, program, flags, system in cases:
             atoms = cells**3 * (2 if "bcc" in system else 4)
-            rate = speed(options, program, environment, place, system.format(cells=cells), flags, atoms)
-            row = facts | {"atoms": atoms, "matom_steps_per_s": rate / 1e6}
+            facts = of_case | {"atoms": atoms}
+            if report.has("rows", facts):
+                continue
+            try:
+                rate = speed(options, program, environment, place, system.format(cells=cells), flags, atoms)
+            except Failed as failure:
+                report.add("rows", facts, {"error": str(failure)})
+                continue
+            found = {"matom_steps_per_s": rate / 1e6}
             if facts["level"] in flop:
-                row["tflops"] = rate * flop[facts["level"]] / 1e12
-                row["of_peak"] = row["tflops"] / PEAK_TFLOPS[facts["precision"]]
-            rows.append(row)
-            print(f"{row}", file=sys.stderr, flush=True)
-    return rows
+                found["tflops"] = rate * flop[facts["level"]] / 1e12
+                if known_peak:
+                    found["of_peak"] = found["tflops"] / PEAK_TFLOPS[facts["precision"]]
+            report.add("rows", facts, found)
 
 
 def speed(
@@ -446,9 +600,14 @@ def speed(
     """Atom-steps a second, best of the repeats; the number of steps is such that they take the time asked for."""
     best, steps = 0.0, 20
     for _ in range(options.repeats + 1):
-        output = run(lmp, environment, place, system + RUN.format(warm=20, steps=steps), flags)
-        seconds = float(re.findall(r"^Loop time of (\S+)", output, re.MULTILINE)[-1])
+        output = run(options, lmp, environment, place, system + RUN.format(warm=20, steps=steps), flags)
+        times = re.findall(r"^Loop time of (\S+)", output, re.MULTILINE)
+        if not times:
+            raise Failed(f"no time in what LAMMPS printed: {output[-500:]}")
+        seconds = float(times[-1])
         best = max(best, atoms * steps / seconds)
+        if seconds > 3 * options.seconds:  # no shorter run is possible
+            break
         steps = max(20, int(20 * round(options.seconds * best / atoms / 20)))
     return best
 
@@ -459,14 +618,17 @@ def speed(
 def resources(log: Path) -> list[dict]:
     """Registers, stack and spills of the kernels, from what ptxas said when the plugin was built."""
     kernel = re.compile(r"Compiling entry function '(\S+)'.*\n.*\n\s*(\d+) bytes stack frame, (\d+) bytes spill stores")
-    text = log.read_text(errors="replace")
+    text = log.read_text(errors="replace") if log.exists() else ""
     found = {}
     for part in text.split("ptxas info    : Compiling entry")[1:]:
         told = kernel.search(f"Compiling entry{part}")
         name = told and next((known for known in KERNELS if known in told[1]), None)
         if name is None:
             continue
-        registers = int(re.search(r"Used (\d+) registers", part)[1])
+        used = re.search(r"Used (\d+) registers", part)
+        if used is None:
+            continue
+        registers = int(used[1])
         found[told[1]] = {  # the latest of each
             "kernel": name,
             "precision": "mixed" if "6Single" in told[1] else "double",
@@ -489,9 +651,17 @@ def show_resources(console: Console, needs: list[dict]) -> None:
     console.print(table)
 
 
+def show_checks(console: Console, checks: list[dict]) -> None:
+    table = Table("level", "style", "variant", "precision", "largest difference from the CPU", title="check")
+    for one in checks:
+        words = (str(one["level"]), one["style"], one["variant"], one["precision"])
+        table.add_row(*words, f"{one['difference']:.1e}" if "difference" in one else "failed")
+    console.print(table)
+
+
 def show(console: Console, rows: list[dict]) -> None:
     table = Table("style", "level", "precision", "variant", "atoms", "Matom-steps/s", "Tflop/s", "of peak")
-    for row in rows:
+    for row in (row for row in rows if "error" not in row):
         rate = f"{row['tflops']:.2f}" if "tflops" in row else ""
         share = f"{100 * row['of_peak']:.0f} %" if "of_peak" in row else ""
         words = (row["style"], str(row["level"]), row["precision"], row["variant"], str(row["atoms"]))
