@@ -205,3 +205,6 @@ def test_what_the_size_changes_is_a_part_of_the_error():
     assert found["notes"] == ["a remark", "125 atoms: a remark"]
     noisy = compared(of_cell(1000, 9.4, 1.0), of_cell(125, 8.8, 1.0))
     assert "may be noise" in noisy["notes"][-1]
+    falling = compared(of_cell(1000, 8.8, 0.01), of_cell(125, 9.4, 0.01))
+    assert falling["uncertainty_W_mK"]["size"] == pytest.approx(0.6)
+    assert "0.6 W/mK below" in falling["notes"][-1]

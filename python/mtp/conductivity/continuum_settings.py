@@ -153,6 +153,17 @@ class ContinuumSettings(Section):
             found[i, j], errors[i, j] = found[j, i], errors[j, i] = boundary.known()
         return 1e6 * found, errors
 
+    def check_sheets(self) -> None:
+        """Raises Error for results of sheets in three dimensions, or beside results with another thickness."""
+        parts = [(phase.file, "kappa_W_mK") for phase in self.phases]
+        parts += [(boundary.file, "conductance_MW_m2K") for boundary in self.boundaries]
+        found = {file: _result(file, key).get("thickness_A") for file, key in parts if file is not None}
+        told = ", ".join(f"{file}: {height:g} Å" if height else f"{file}: none" for file, height in found.items())
+        if len(set(found.values())) > 1:
+            raise Error(f"results must be of sheets of one `thickness`, or all of none; {told}")
+        if any(found.values()) and self.geometry.dimension == 3:
+            raise Error(f"results of sheets tell nothing of the third dimension: set `dimension = 2`; {told}")
+
     def resolve(self, base: Path) -> ContinuumSettings:
         """The same with all paths taken from `base`."""
         phases = [phase.model_copy(update={"file": phase.file and base / phase.file}) for phase in self.phases]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -139,8 +140,12 @@ class WithFlux(MolecularDynamics):
 
     @model_validator(mode="after")
     def _smaller(self: Self) -> Self:
-        if self.other_repeat is not None and math.prod(self.other_repeat) >= math.prod(self.repeat):
-            raise ValueError(f"`other_repeat` must be a smaller cell than `repeat`, {list(self.repeat)}")
+        other = self.other_repeat
+        if other is not None and (other == self.repeat or any(map(operator.gt, other, self.repeat))):
+            raise ValueError(
+                f"`other_repeat` must be smaller than `repeat`, {list(self.repeat)}, and longer in no direction; "
+                f"found {list(other)}"
+            )
         return self
 
     @model_validator(mode="after")

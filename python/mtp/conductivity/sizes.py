@@ -44,6 +44,11 @@ def compared(found: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
             f"κ of {found['atoms']} and of {other['atoms']} atoms differ by {change:.3g} ± {noise:.2g} W/mK: the part "
             "of the size may be noise"
         )
+    elif change < 0:
+        notes.append(
+            f"κ of {found['atoms']} atoms is {-change:.3g} W/mK below that of {other['atoms']}: κ(∞) - c/L does not "
+            "tell what larger cells have; take them"
+        )
     return found | {
         "kappa_W_mK": value(kappa["value"], total),
         "uncertainty_W_mK": found["uncertainty_W_mK"] | {"size": size, "total": total},
