@@ -267,6 +267,25 @@ def test_conductivities_come_from_other_results(tmp_path):
         Phase(name="a", file=tmp_path / "bad.json").known()
 
 
+def test_results_of_sheets_go_together_alone_and_in_the_plane(tmp_path):
+    for name, height in (("thin", 3.35), ("thick", 6.7), ("bulk", None)):
+        told = {key: {"value": 5.0, "error": 1.0} for key in ("kappa_W_mK", "conductance_MW_m2K")}
+        (tmp_path / f"{name}.json").write_text(json.dumps(told | {"thickness_A": height}))
+
+    def asked(*names, between="thin", **content):
+        phases = [{"name": name, "file": str(tmp_path / f"{name}.json")} for name in names]
+        boundaries = [{"between": names[:2], "file": str(tmp_path / f"{between}.json")}] if len(names) > 1 else []
+        geometry = {"type": "checkerboard"} | content
+        return settings(tmp_path / "run", phases=phases, boundaries=boundaries, geometry=geometry, refinements=0)
+
+    continuum(asked("thin"))
+    for wrong in (asked("thin", "bulk"), asked("thin", "thick"), asked("bulk", "thick", between="bulk")):
+        with pytest.raises(Error, match="sheets of one `thickness`.*: none|6.7 Å"):
+            continuum(wrong)
+    with pytest.raises(Error, match="nothing of the third dimension"):
+        continuum(asked("thin", dimension=3))
+
+
 def test_labels_come_from_files(tmp_path):
     labels = np.array([[0, 0], [7, 7]])
     np.save(tmp_path / "labels.npy", labels)
@@ -326,8 +345,8 @@ def test_examples_of_the_docs_are_settings():
 def test_the_command_writes_numbers_and_figures(mtp, tmp_path, dimension):
     (tmp_path / "grains.toml").write_text(
         f"""
-phases = [{{name = "a", kappa = 10.0}}]
-conductance = 100.0
+phases = [{{name = "a", kappa = 10.0}}, {{name = "b", kappa = 1.0}}]
+boundaries = [{{between = ["a", "b"], conductance = 100.0}}]
 sizes = [10, 100]
 refinements = 0
 [geometry]

@@ -118,6 +118,7 @@ def continuum(settings: ContinuumSettings, say: Say = lambda text: None) -> dict
     mesh; `realisations`: standard error of the mean, None for one; `phases` and `boundaries`: of what was given) and
     their `total`; `shares`, which part of the heat's entropy each phase and the boundaries make.
     """
+    settings.check_sheets()
     geometry = settings.geometry
     n = geometry.realisations if geometry.type == "voronoi" else 1
     conductances, errors = settings.conductances()
@@ -158,7 +159,7 @@ def continuum(settings: ContinuumSettings, say: Say = lambda text: None) -> dict
     drawn, cells = made[0][0], mosaic(geometry)
     for _ in range(drawn.refinements):
         cells = cells.refined()
-    draw(settings.folder, result, cells, drawn.field)
+    draw(settings.folder, result, cells, drawn.field, materials(settings, cells.n_grains)[0])
     return result
 
 
