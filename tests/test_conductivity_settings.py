@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import mpi4py.MPI as MPI
 import numpy as np
 import pytest
 from conductivity_toys import ARGON, run, toy
@@ -16,6 +18,7 @@ from test_lammps import BIN
 
 from mtp.conductivity.bte_settings import BteSettings
 from mtp.conductivity.continuum_settings import ContinuumSettings
+from mtp.conductivity.md import own_folder
 from mtp.conductivity.settings import GreenKubo, Hnemd, Nemd
 from mtp.errors import Error
 from mtp.settings import LearnSettings, load
@@ -89,6 +92,14 @@ def test_any_pair_style_will_do_where_no_flux_is_read(tmp_path):
 def test_lammps_own_words_are_passed_on(tmp_path):
     with pytest.raises(Error, match="LAMMPS refuses `pair_coeff"):
         run(toy(GreenKubo, tmp_path / "run", pair=["pair_style lj/cut 5.0", "pair_coeff * * too few"]))
+
+
+def test_a_folder_where_nothing_has_run_takes_mended_settings(tmp_path):
+    with pytest.raises(Error, match="too few"):
+        run(toy(GreenKubo, tmp_path / "run", pair=["pair_style lj/cut 5.0", "pair_coeff * * too few"]))
+    mended = toy(GreenKubo, tmp_path / "run")
+    with own_folder(mended, MPI.COMM_SELF):
+        assert json.loads((mended.folder / "settings.json").read_text()) == mended.form()
 
 
 def test_missing_files_are_named(tmp_path):

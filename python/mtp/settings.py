@@ -443,4 +443,4 @@ def _explained(path: str | os.PathLike, fault: dict[str, Any]) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     found = "a table" if isinstance(fault["input"], dict) else repr(fault["input"])
     found = "" if fault["type"] == "value_error" and found == "a table" else f", found {found}"
-    return f"{path}: {key or 'file'}: {message}{found if len(found) < 200 else ''}"
+    return f"{path}: {key and key + ': '}{message}{found if len(found) < 200 else ''}"

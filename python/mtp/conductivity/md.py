@@ -42,6 +42,7 @@ from mtp.learning.ranks import on_root
 from mtp.potential import Potential
 
 BAR_PER_GPA = 1e4
+KEPT = ("cell.json", "state_*", "watched_*")  # in a folder where something has run
 VACUUM = 10.0  # Å; a wider layer without atoms is no part of a solid or a fluid
 HOW_TO_BUILD = "build one from its training data: mtp select POTENTIAL DATA -o POTENTIAL.almtp"
 # of fix npt, for a sheet: {0} the pressure, {1} none; the height of the vacuum stays
@@ -303,7 +304,8 @@ def thermalise(simulation: Simulation, settings: MolecularDynamics, seed: int) -
 
 @contextmanager
 def own_folder(settings: MolecularDynamics, comm: MPI.Comm) -> Iterator[Path]:
-    """The folder, for this process alone, and with the settings that it was begun with. Raises Error otherwise."""
+    """The folder, for this process alone, and with the settings under which something ran there. Raises Error
+    otherwise."""
     lock: list[IO] = []
 
     def take() -> None:
@@ -317,7 +319,7 @@ def own_folder(settings: MolecularDynamics, comm: MPI.Comm) -> Iterator[Path]:
             raise Error(f"{settings.folder}: cannot be used as the folder: {error.strerror}") from None
         path = settings.folder / "settings.json"
         form = settings.form()
-        if path.exists():
+        if path.exists() and any(file for name in KEPT for file in settings.folder.rglob(name)):
             first = json.loads(path.read_text())
             for key in form:
                 if first.get(key) != form[key]:
