@@ -102,6 +102,12 @@ def test_a_sheet_conducts_by_its_thickness(tmp_path, model):
         assert higher["pressure_GPa"] == pytest.approx(thin["pressure_GPa"], rel=1e-4)
 
 
+def test_a_thickness_of_a_filled_cell_is_remarked(tmp_path):
+    (remark,) = build(toy(GreenKubo, tmp_path, repeat=[2, 2, 1], thickness=5.0)).notes
+    assert "2.7 Å of the height are without atoms" in remark
+    assert build(sheet(GreenKubo, tmp_path)).notes == []
+
+
 @pytest.mark.parametrize("box", ["iso", "aniso", "tri"])
 def test_the_cell_of_a_sheet_is_found_in_its_plane(tmp_path, box):
     settings = sheet(Hnemd, tmp_path, pressure_GPa=0.3, box=box, equilibration=2.0, repeat=[4, 3, 1])

@@ -94,15 +94,18 @@ class System:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the result should know: that vacuum counts as volume."""
-        if self.thickness is not None:
-            return []
+        """What a reader of the result should know: that vacuum counts as volume, or that there is none."""
         places = np.sort(np.linalg.solve(self.cell.T, self.positions.T) % 1.0, axis=1)
         gaps = np.diff(places, axis=1, append=places[:, :1] + 1).max(axis=1)
-        widest = float((gaps / np.linalg.norm(np.linalg.inv(self.cell), axis=0)).max())
-        if widest < VACUUM:
-            return []
-        return [f"{widest:.0f} Å of the cell are vacuum, and count as volume: give a sheet its `thickness`"]
+        gaps = gaps / np.linalg.norm(np.linalg.inv(self.cell), axis=0)  # Å, across each pair of faces
+        if self.thickness is None and gaps.max() > VACUUM:
+            return [f"{gaps.max():.0f} Å of the cell are vacuum, and count as volume: give a sheet its `thickness`"]
+        if self.thickness is not None and gaps[2] < self.thickness:
+            return [
+                f"no more than {gaps[2]:.1f} Å of the height are without atoms, less than the `thickness`: add vacuum, "
+                "or, where the cell is filled, leave `thickness` out"
+            ]
+        return []
 
     def with_cell(self, cell: np.ndarray) -> System:
         """The same atoms in another cell."""
