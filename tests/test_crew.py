@@ -10,9 +10,12 @@ from ase import Atoms
 
 from mtp.errors import Error
 from mtp.learning.crew import Crew
-from mtp.learning.loop import STUCK, Loop
+from mtp.learning.loop import STUCK, Loop, _advice, _summary
 from mtp.learning.ranks import Stopped
-from mtp.learning.walks import Passage, Walk
+from mtp.learning.status import Status
+from mtp.learning.teacher import Teacher
+from mtp.learning.walks import Passage, Walk, histogram
+from mtp.optimiser import Singular
 from mtp.settings import Selection
 
 LENGTH = 30
@@ -178,3 +181,41 @@ def test_a_loop_converges_only_if_what_was_flagged_before_is_known(loop, monkeyp
     (record,) = loop._conclude(3, "converged", 0.0)
     assert (record["selected"], record["converged"]) == (n_chosen, n_chosen == 0)
     assert noted == ["labelling" if n_chosen else "converged"]
+
+
+def test_a_round_says_what_it_counts():
+    record = {"histogram": histogram([0.5] * 3 + [1.2, 500.0]), "selected": 0, "flagged": 0, "converged": False}
+    assert _summary(record, 2.0) == "graded steps by their highest grade: <=1 3, <=1.5 1, >100 1"
+
+
+@pytest.mark.parametrize(
+    ("select", "break_above", "grades", "warned"),
+    [
+        (2, 50, [15.0] * 20, True),
+        (2, 50, [15.0] * 19 + [9.0] * 50, False),
+        (2, 10, [15.0] * 20, False),  # it stops where it should
+        (8, 80, [15.0] * 30, False),
+        (8, 80, [25.0] * 30, True),
+    ],
+)
+def test_a_walk_that_goes_far_beyond_what_is_known_is_warned_of(select, break_above, grades, warned):
+    passage = Passage("300 K", 0, 1000, histogram=histogram(grades))
+    advice = _advice(passage, Selection(**{"select": select, "break": break_above}))
+    assert (advice is not None) == warned
+    assert not warned or "`break`" in advice
+
+
+def test_the_status_names_walks_and_steps():
+    walk = {"walk": "300 K", "number": 1, "of": 3, "steps": 500, "turn": 0, "waits": False}
+    state = {"labelled": 1, "pending": 0, "failed": 0, "passes": 0, "needed": 1, "round": 2, "phase": "walking"}
+    told = Status({**state, "walks": [walk], "rollbacks": []}, [], 1.0, {"300 K": "Step 120, Temp 290"}).lines()
+    assert told[1] == "  300 K (walk 1, of 3), turn 0: Step 120 of 500, Temp 290"
+
+
+def test_a_fit_that_data_do_not_determine_says_how_to_go_on(monkeypatch, tmp_path):
+    folder = Mock(**{"file.return_value": tmp_path / "none", "__str__": lambda self: "run"})
+    folder.dataset = Mock(path="run/dataset.db", **{"labelled.return_value": [Atoms(info={"round": 0})]})
+    folder.dataset.failures.return_value = []
+    monkeypatch.setattr("mtp.learning.teacher.fit", Mock(side_effect=Singular("singular")))
+    with pytest.raises(Error, match="run: round 0: singular. All labels are kept: .* run/dataset.db among `files`"):
+        Teacher(Mock(), folder, print).fit(0, None)

@@ -166,6 +166,16 @@ def test_forces_in_other_units_contradict_energies(walk, factor):
     assert set(doubt_work(one, everyone, 0.02)) <= {2}
 
 
+def test_few_pairs_say_nothing_about_units(walk):
+    """Two coefficients go through any two pairs: of three, of which one contradicts, the others are not set aside."""
+    lying = []
+    for k, atoms in enumerate(walk(6)):
+        other = atoms.copy()
+        other.numbers[: k // 2] = 47  # three groups of two
+        lying.append(off(with_labels(other, labels(atoms)), 100.0 * (k in (0, 2))))
+    assert set(doubt_work(lying, range(6), 0.02)) == {0, 1, 2, 3}
+
+
 def test_what_is_not_near_or_not_known_contradicts_nothing(walk):
     first, second, third = walk(3)
     far = second.copy()

@@ -286,6 +286,20 @@ def test_a_parent_that_is_killed_again_and_again_loses_only_what_was_in_hand(set
     assert_emt_labels(dataset)
 
 
+def test_what_a_kill_has_left_goes_when_the_candidate_is_labelled(settings, dataset, tmp_path):
+    ids = [dataset.add_candidate(copper(size), 0, "a") for size in (1, 4)]  # the second fails
+    for name in (f"candidate_{ids[0]}", f"candidate_{ids[0]}_try_2", f"candidate_{ids[0]}0", f"candidate_{ids[1]}"):
+        (tmp_path / "labelling" / name).mkdir(parents=True)
+        (tmp_path / "labelling" / name / "wavefunctions").touch()
+    said = []
+    label_pending(dataset, settings("Weak", 0.1, workers=2), ["Cu"], said.append)
+    assert said[0] == "labelling 2 configurations with 2 workers"
+    kept = {path.name for path in (tmp_path / "labelling").iterdir()}
+    assert kept == {f"candidate_{ids[0]}0", f"candidate_{ids[1]}", f"candidate_{ids[1]}_try_2"}
+    assert 0.2 < dataset.seconds(0) < 60  # both calculations sleep
+    assert dataset.seconds(1) == 0
+
+
 def test_labels_that_a_locked_data_set_does_not_take_are_stored_later(settings, dataset, tmp_path, monkeypatch):
     dataset.add_candidate(copper(2), 0, "a")
     with LabelQueue(dataset, settings(), ["Cu"]) as queue:

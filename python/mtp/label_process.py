@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, Literal
@@ -237,12 +237,13 @@ class OtherLabeller(Error):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: labels, or a reason and a message, or just the labeller's fingerprint."""
+    """What became of a job: labels, or a reason and a message, or just the labeller's fingerprint; seconds it took."""
 
     fingerprint: str
     labels: Labels | None = None
     reason: FailureReason | None = None
     message: str = ""
+    seconds: float = 0.0
 
 
 def label_job(job: Job) -> Outcome:
@@ -280,11 +281,12 @@ def end_jobs(queue: str) -> None:
 def _try(process: LabelProcess, job: Job) -> Outcome:
     folder = None if job.folder is None else _new_folder(Path(job.folder))
     outcome = Outcome(process.fingerprint)
+    start = time.monotonic()
     try:
         labels = process.label(job.atoms, job.time_limit, None if folder is None else str(folder))
-        outcome = Outcome(process.fingerprint, labels)
+        outcome = Outcome(process.fingerprint, labels, seconds=time.monotonic() - start)
     except LabellingError as error:
-        outcome = Outcome(process.fingerprint, None, error.reason, str(error))
+        outcome = Outcome(process.fingerprint, None, error.reason, str(error), time.monotonic() - start)
     finally:
         if folder is not None and (job.keep == "none" or (job.keep == "failed" and outcome.labels is not None)):
             shutil.rmtree(folder, ignore_errors=True)
@@ -292,7 +294,7 @@ def _try(process: LabelProcess, job: Job) -> Outcome:
             with suppress(OSError):
                 folder.rmdir()
     if outcome.reason is not None and folder is not None and folder.exists():
-        return Outcome(outcome.fingerprint, None, outcome.reason, f"{outcome.message} (files: {folder})")
+        return replace(outcome, message=f"{outcome.message} (files: {folder})")
     return outcome
 
 

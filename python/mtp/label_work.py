@@ -23,7 +23,7 @@ NO_STRAIN = 1e-9
 MOST_WITNESSES = 5  # of the configurations near one, the nearest
 SLACK = (0.5, 0.1)  # credible errors: parts of half the difference of both ends, and of its terms made positive
 LARGEST_FACTOR = 3.0  # between energies and work that is one of anharmonic atoms, not of units
-FEWEST_FOR_FACTOR = 5  # configurations before such a factor is known
+FEWEST_FOR_FACTOR = 5  # configurations before such a factor is known, and twice as many pairs of them
 FEW = 0.25  # of the configurations: fewer are rather wrong each by itself
 LEFT = 4.0  # a factor that leaves more than a fourth of the excess explains nothing
 
@@ -122,7 +122,8 @@ def _pairs(configurations: Sequence[Atoms], group: list[int], judged: Collection
 
 def _factor(pairs: Sequence[Pair], bound: float) -> float | None:
     """By which energies change more than the forces say; None where it is credible or not known."""
-    if len({pair.one for pair in pairs}) < FEWEST_FOR_FACTOR:
+    different = {frozenset((pair.one, pair.other)) for pair in pairs}  # the fit goes through two of them in any case
+    if len({pair.one for pair in pairs}) < FEWEST_FOR_FACTOR or len(different) < 2 * FEWEST_FOR_FACTOR:
         return None
     work = np.array([(pair.of_forces, pair.of_stress) for pair in pairs])
     rises, excess = np.array([pair.rise for pair in pairs]), np.array([pair.excess for pair in pairs])

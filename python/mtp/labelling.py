@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
@@ -73,6 +74,7 @@ class _Try:
     atoms: Atoms
     number: int
     executor: Executor | None = None  # to which it was submitted
+    seconds: float = 0.0  # of earlier tries
 
 
 class LabelQueue:
@@ -111,6 +113,7 @@ class LabelQueue:
         self._folder = dataset.path.resolve().parent / FOLDER
         self._executor: Executor | None = None
         self._jobs: dict[Future, _Try] = {}
+        self._left: dict[int, list[Path]] = {}  # folders of candidates, from loops that were killed
         self._known: list[Atoms] = []
         self._fingerprint: str | None = None
         self._potential: Potential | None = None
@@ -162,7 +165,10 @@ class LabelQueue:
         self._fingerprint = self.dataset.fingerprint()
         submitted = {attempt.id for attempt in self._jobs.values()}
         new = [_Try(id, atoms, 1) for id, atoms in self.dataset.pending() if id not in submitted]
+        if new:
+            self.say(f"labelling {_count(len(new), 'configuration')} with {_count(self.settings.workers, 'worker')}")
         for attempt in new:
+            self._left[attempt.id] = self._folders(attempt.id)
             self._submit(attempt)
         self._n_submitted += len(new)
         return len(new)
@@ -181,6 +187,11 @@ class LabelQueue:
         while self._jobs:
             wait(self._jobs, return_when=FIRST_COMPLETED)
             self.poll()
+
+    def _folders(self, id: int) -> list[Path]:
+        """What there is of the engine's files of a candidate."""
+        name = f"candidate_{id}"
+        return [*self._folder.glob(name), *self._folder.glob(f"{name}_try_*")]
 
     def _submit(self, attempt: _Try) -> None:
         job = Job(
@@ -238,16 +249,20 @@ class LabelQueue:
                 raise Error(f"labelling.executor: no outcome of any job: {message}") from error
             outcome = Outcome("", None, "crashed", message)
         outcome = self._judged(attempt, outcome)
+        seconds = attempt.seconds + outcome.seconds
         again = outcome.reason in self.settings.retry and attempt.number <= self.settings.retries
         if again:
             self.say(f"candidate {attempt.id} is tried again: {outcome.reason}: {outcome.message}")
-            self._submit(_Try(attempt.id, attempt.atoms, attempt.number + 1))
+            self._submit(_Try(attempt.id, attempt.atoms, attempt.number + 1, seconds=seconds))
         elif outcome.reason is None:
-            self.dataset.store_labels(attempt.id, outcome.labels, outcome.fingerprint)
+            self.dataset.store_labels(attempt.id, outcome.labels, outcome.fingerprint, seconds)
+            if self.settings.keep_files != "all":
+                for folder in self._left.pop(attempt.id, []):
+                    shutil.rmtree(folder, ignore_errors=True)
             self._known.append(with_labels(attempt.atoms, outcome.labels))
             self._fingerprint = outcome.fingerprint
         else:
-            self.dataset.store_failure(attempt.id, outcome.reason, outcome.message, outcome.labels)
+            self.dataset.store_failure(attempt.id, outcome.reason, outcome.message, outcome.labels, seconds)
             self.say(f"candidate {attempt.id} is left out: {outcome.reason}: {outcome.message}")
         del self._jobs[future]
         if not again:
@@ -280,13 +295,17 @@ class LabelQueue:
         known = self.dataset.labelled()
         computed = {atoms.info["id"] for atoms in self.dataset.labelled(given=False)}
         newest = max((atoms.info["round"] for atoms in known), default=0)
-        fresh = {k for k, atoms in enumerate(known) if atoms.info["round"] == newest}
+        fresh = {k for k, atoms in enumerate(known) if atoms.info["round"] == newest and atoms.info["id"] in computed}
         doubts = doubt_work(known, fresh, self.settings.work_bound) | doubt_energies(known, self.settings.energy_bound)
         for k, message in sorted(doubts.items()):
             id = known[k].info["id"]
             if id in computed:
                 self.dataset.set_aside(id, message)
                 self.say(f"candidate {id} is set aside: nonsense: {message}")
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + "s" * (n != 1)
 
 
 def _usable(atoms: Atoms, species: Sequence[str]) -> Labels:

@@ -153,6 +153,10 @@ class _GaussNewton:
         return change, float(promised), self.linear - self.eliminated @ change
 
 
+class Singular(Error):
+    """The data do not determine the parameters."""
+
+
 def solve(matrix: np.ndarray, right: np.ndarray, diagonal: np.ndarray | None = None) -> np.ndarray:
     """Solve the symmetric positive system, in units in which `diagonal` (its own) is one, for one or several right
     sides. Where rounding errors have made it indefinite, as little as needed is added to the diagonal; to that of a
@@ -169,7 +173,9 @@ def solve(matrix: np.ndarray, right: np.ndarray, diagonal: np.ndarray | None = N
             return (scale * cho_solve(cho_factor(unit), (right.T * scale).T).T).T
         except LinAlgError:
             more = max(10 * more, 1e-15)
-    raise Error("the linear equations of the fit are singular; use fewer parameters (level, radial basis) or more data")
+    raise Singular(
+        "the linear equations of the fit are singular; use fewer parameters (level, radial basis) or more data"
+    )
 
 
 class Roughness:

@@ -76,7 +76,7 @@ def _print_status(folder: Path, json_file: Path | None) -> None:
 
 def _print_rounds(rounds: list[dict]) -> None:
     table = Table("round", "labelled", "failed", "flagged", "selected", "highest\ngrade")
-    for heading in ("E RMSE\nmeV/atom", "F RMSE\neV/Å", "F RMSE of the new\nbefore the fit"):
+    for heading in ("E RMSE\nmeV/atom", "F RMSE\neV/Å", "F RMSE of the new\nbefore the fit", "broke"):
         table.add_column(heading)
     for r in rounds:
         new = r["new"] and f"{r['new']['force_eV_per_A']['rmse']:.4f}"
@@ -85,5 +85,6 @@ def _print_rounds(rounds: list[dict]) -> None:
             f"{r['train']['force_eV_per_A']['rmse']:.4f}",
         )
         counts = (str(r[key]) for key in ("round", "labelled", "failed", "flagged", "selected"))
-        table.add_row(*counts, f"{r['highest_grade']:.2f}", *errors, new or "")
+        broke = sorted({p["title"] for p in r["passages"] if p["break_step"] is not None})
+        table.add_row(*counts, f"{r['highest_grade']:.2f}", *errors, new or "", "\n".join(broke))
     console.print(table)

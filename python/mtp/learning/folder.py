@@ -19,6 +19,7 @@ when its step is complete.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import platform
 import shutil
@@ -27,6 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import mtp
 from mtp.cfg import replaced_whole
 from mtp.database import Dataset
 from mtp.errors import Error
@@ -109,7 +111,8 @@ class Folder:
                 f"{self}: rounds.json tells of {n} rounds, but {self.dataset.path} holds no labels: put a copy of that "
                 "back, or name a new `folder`"
             )
-        potentials = {int(path.stem[6:]): path for path in self.path.glob("round_[0-9]*.almtp")}
+        found = self.path.glob("round_[0-9]*.almtp")
+        potentials = {int(path.stem[6:]): path for path in found if path.stem[6:].isdecimal()}  # a user's copies aside
         if max(potentials, default=0) <= n and self.dataset.last_round() <= n:
             return None
         try:
@@ -131,7 +134,7 @@ class Folder:
         start = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "ranks": n_ranks,
-            "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+            "versions": _versions(),
             "settings": settings.model_dump(mode="json", by_alias=True),
             "files": {str(file): self._copied(file) for file in settings.named_files()},
         }
@@ -224,6 +227,20 @@ REMEDIES = {
 
 def damaged(path: Path, why: object) -> Error:
     return Error(f"{path}: damaged: {why}. Put a copy back, or move it away: {REMEDIES[path.name]}")
+
+
+def _versions() -> dict[str, str | None]:
+    found = {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+    return found | {"pair-mtp": found["pair-mtp"] or _sources()}
+
+
+def _sources() -> str:
+    """What stands for the version of a package that is not installed."""
+    place = Path(mtp.__file__).parent
+    content = hashlib.sha256()
+    for path in sorted(place.rglob("*.py")):
+        content.update(f"{path.relative_to(place)}\n".encode() + path.read_bytes())
+    return f"sources sha256:{content.hexdigest()[:12]}"
 
 
 def _version(name: str) -> str | None:

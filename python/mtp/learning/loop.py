@@ -36,9 +36,11 @@ from mtp.learning.scripts import Script, scripts, write_data
 from mtp.learning.teacher import Teacher
 from mtp.learning.walks import GRADES, Passage, Walk, lammps_error
 from mtp.potential import Potential
-from mtp.settings import LearnSettings
+from mtp.settings import LearnSettings, Selection
 
 STUCK = 20  # breaks of a walk at one step, one after the other: it does not get on
+FAR = 10.0  # a grade, or twice `select`: a walk that goes on there goes through what its potential has made up
+OFTEN = 20  # graded steps
 
 Result = TypeVar("Result")
 Say = Callable[[str], None]
@@ -65,6 +67,7 @@ class Loop:
         self._structures: dict[Path, Atoms] = {}  # that are walked from, by the files that LAMMPS reads
         self._resumed: dict | None = None  # how the walks stood when the loop was interrupted
         self._counts: dict[str, int] = {}  # of the data set
+        self._warned = False
         self._stuck: dict[str, tuple[int, int]] = {}  # of each walk, the step of the last break, and how often
 
     def open(self) -> None:
@@ -173,6 +176,10 @@ class Loop:
             if passage.outcome is not None:
                 self.record |= weighed(passage.outcome, self.folder.rounds, self.errand.tolerance)
             self.say(f"round {number}: {_described(passage)}")
+            advice = None if self._warned else _advice(passage, self.settings.selection)
+            if advice is not None:
+                self.say(advice)
+                self._warned = True
 
     def _assign(self, number: int) -> None:
         self.crew.assign(self._needed)
@@ -355,12 +362,17 @@ class Loop:
         state = {"phase": phase, "round": number, "passes": self.crew.passes(), "needed": self.settings.passes}
         state["walks"] = [
             {"walk": self.titles[post.walk], "number": post.walk, "turn": post.turn, "waits": post.waits}
+            | {"of": len(self.titles), "steps": self._steps(post.walk)}
             for post in posts
         ]
         state["rollbacks"] = self.record.get("rollbacks", [])
         if phase != "walking" or not self._counts:
             self._counts = self.folder.dataset.counts()
         self.folder.set_state({**state, **self._counts, "crew": self.crew.state(), "search": self.search})
+
+    def _steps(self, k: int) -> int | None:
+        """Of a walk, where they count from 0."""
+        return self.scripts[k].steps if k < len(self.scripts) and not self.scripts[k].is_users else None
 
     def _finish(self) -> None:
         selection = self.settings.selection
@@ -405,10 +417,23 @@ def _described(passage: Passage) -> str:
     return text + ("; stopped" if passage.break_step is not None else "; to its end" if passage.finished else "")
 
 
+def _advice(passage: Passage, selection: Selection) -> str | None:
+    """What to set otherwise where a walk has gone far beyond `select` for long; None where it has not."""
+    far = max(FAR, 2 * selection.select)
+    often = sum(n for end, n in zip((0, *GRADES), passage.histogram, strict=True) if end >= far)
+    if selection.break_above <= far or often < OFTEN:
+        return None
+    return (
+        f"warning: {passage.title}: {often} graded steps above {far:g}, far above `select` = {selection.select:g}, and "
+        f"`break` = {selection.break_above:g} lets it go on through what its potential has made up, which is then "
+        f"learned: a `break` of {far:g}, or a smaller `interval`, would stop it on the way"
+    )
+
+
 def _summary(record: dict, select: float) -> str:
-    bins = [*(f"{end:.3g}" for end in GRADES), "more"]
-    counts = ", ".join(f"{name}: {n}" for name, n in zip(bins, record["histogram"], strict=True) if n)
-    text = f"grades up to {counts}"
+    bins = [*(f"<={end:.3g}" for end in GRADES), f">{GRADES[-1]:.3g}"]
+    counts = ", ".join(f"{name} {n}" for name, n in zip(bins, record["histogram"], strict=True) if n)
+    text = f"graded steps by their highest grade: {counts or 'none'}"
     if record["selected"] and not record["flagged"]:
         return f"{text}; nothing above {select:g}; {record['selected']} configurations to be labelled, to see a change"
     if record["selected"]:

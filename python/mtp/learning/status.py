@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,10 @@ class Status:
         if state["phase"] == "walking":
             for walk in state["walks"]:
                 what = "waits for a new potential" if walk["waits"] else self.outputs.get(walk["walk"], "begins")
-                found.append(f"  {walk['walk']}, turn {walk['turn']}: {what}")
+                if walk.get("steps"):
+                    what = re.sub(r"^Step (\d+)", rf"Step \1 of {walk['steps']}", what)
+                place = f"walk {walk['number']}, of {walk.get('of', '?')}"
+                found.append(f"  {walk['walk']} ({place}), turn {walk['turn']}: {what}")
         return found + [f"  {_rollback(back)}" for back in state["rollbacks"]]
 
 

@@ -17,6 +17,7 @@ from mtp.labelling import LabelQueue, add_given
 from mtp.learning import target
 from mtp.learning.choice import choose, nearest
 from mtp.learning.folder import Folder
+from mtp.optimiser import Singular
 from mtp.potential import Potential
 from mtp.settings import LearnSettings
 from mtp.summation import Ranks
@@ -92,7 +93,14 @@ class Teacher:
             potential.species = potential.species or self.settings.species
             return potential
         self.say(f"round {number}: fitting to {len(data)} configurations")
-        return fit(data, self.settings.fit, self.settings.species, previous, self._progress, ranks=ranks)
+        try:
+            return fit(data, self.settings.fit, self.settings.species, previous, self._progress, ranks=ranks)
+        except Singular as error:
+            raise Error(
+                f"{self.folder}: round {number}: {error}. All labels are kept: to go on, name a new `folder`, with "
+                f"{dataset.path} among `files` of `initial`, and either a lower fit.level or fit.radial_basis_size, or "
+                "more `rattles` or `strains`"
+            ) from error
 
     def report(self, number: int) -> dict:
         """The beginning of a round's record: what its potential was made from, and how good it is."""
@@ -103,6 +111,7 @@ class Teacher:
             "labelled": counts["labelled"],
             "failed": counts["failed"],
             "new_labels": len(newest),
+            "label_seconds": self.folder.dataset.seconds(number),
             "train": compare(Potential.load(self.folder.file(number)), data).summary(),
             "new": compare(previous, newest).summary() if previous is not None and newest else None,
             "target": self._target(number),
