@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk
 
 from mtp.configurations import Labels, labels, read, with_labels
@@ -164,6 +164,22 @@ def test_forces_in_other_units_contradict_energies(walk, factor):
     # one among others may hide where its energy is right, but misleads nobody about these
     one = [off(atoms, forces=factor if n == 2 else 1.0) for n, atoms in enumerate(honest)]
     assert set(doubt_work(one, everyone, 0.02)) <= {2}
+
+
+@pytest.mark.parametrize("gigapascal", [-5.0, 0.0, 5.0])
+def test_stresses_of_coarse_plane_waves_contradict_no_energy(gigapascal):
+    """Pulay's stress, in crystals strained by up to 5 %."""
+    data = []
+    for strain in np.linspace(-0.05, 0.05, 6):
+        atoms = bulk("Si")
+        volume, modulus = atoms.get_volume(), 100 * units.GPa
+        atoms.set_cell((1 + strain) * atoms.cell.array, scale_atoms=True)
+        pull = 3 * modulus * strain / (1 + strain) ** 2 + gigapascal * units.GPa
+        stress = np.array([pull, pull, pull, 0, 0, 0])
+        data.append(with_labels(atoms, Labels(4.5 * modulus * volume * strain**2, np.zeros((2, 3)), stress)))
+    assert doubt_work(data, range(6), 0.02) == {}
+    data[2] = off(data[2], 1.0)
+    assert set(doubt_work(data, range(6), 0.02)) == {2}
 
 
 def test_few_pairs_say_nothing_about_units(walk):

@@ -22,6 +22,7 @@ LARGEST_STRAIN = 0.1  # and of the cell
 NO_STRAIN = 1e-9
 MOST_WITNESSES = 5  # of the configurations near one, the nearest
 SLACK = (0.5, 0.1)  # credible errors: parts of half the difference of both ends, and of its terms made positive
+PULAY = 0.03  # eV/Å³, some 5 GPa: by which pressures of coarse plane waves contradict energies at one cutoff
 LARGEST_FACTOR = 3.0  # between energies and work that is one of anharmonic atoms, not of units
 FEWEST_FOR_FACTOR = 5  # configurations before such a factor is known, and twice as many pairs of them
 FEW = 0.25  # of the configurations: fewer are rather wrong each by itself
@@ -94,7 +95,8 @@ def _pairs(configurations: Sequence[Atoms], group: list[int], judged: Collection
     energies, forces = np.array([its.energy for its in found]), np.array([its.forces for its in found])
     unknown = np.full(6, np.nan)
     stresses = np.array([unknown if its.stress is None else its.stress for its in found])
-    virials = np.abs(np.linalg.det(cells))[:, None] * stresses[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]]
+    volumes = np.abs(np.linalg.det(cells))
+    virials = volumes[:, None] * stresses[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]]
     for place, k in enumerate(group):
         if k not in judged:
             continue
@@ -116,6 +118,8 @@ def _pairs(configurations: Sequence[Atoms], group: list[int], judged: Collection
             turns = [virials[end] * strain if strained[other] >= NO_STRAIN else np.zeros(9) for end in (other, place)]
             apart = np.append(ends[1] - ends[0], turns[1] - turns[0]) / 2
             slack = SLACK[0] * abs(apart.sum()) + SLACK[1] * np.abs(apart).sum()
+            if periodic:
+                slack += PULAY * volumes[[other, place]].mean() * abs(strain[[0, 4, 8]].sum())
             work = (sum(map(np.sum, ends)) / 2, sum(map(np.sum, turns)) / 2)
             yield Pair(k, group[other], (energies[place] - energies[other]) / n, work[0] / n, work[1] / n, slack / n)
 

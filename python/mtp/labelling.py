@@ -166,7 +166,8 @@ class LabelQueue:
         submitted = {attempt.id for attempt in self._jobs.values()}
         new = [_Try(id, atoms, 1) for id, atoms in self.dataset.pending() if id not in submitted]
         if new:
-            self.say(f"labelling {_count(len(new), 'configuration')} with {_count(self.settings.workers, 'worker')}")
+            local, kind = _count(self.settings.workers, "worker"), self.settings.executor.type
+            self.say(f"labelling {_count(len(new), 'configuration')} with {local if kind == 'local' else kind}")
         for attempt in new:
             self._left[attempt.id] = self._folders(attempt.id)
             self._submit(attempt)
