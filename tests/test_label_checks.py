@@ -182,6 +182,23 @@ def test_stresses_of_coarse_plane_waves_contradict_no_energy(gigapascal):
     assert set(doubt_work(data, range(6), 0.02)) == {2}
 
 
+def test_a_bond_that_breaks_contradicts_nothing():
+    """Hydrogen after Morse: between both ends the force rises and falls, of which they know nothing."""
+    depth, width, length = 4.75, 1.94, 0.74  # eV, 1/Å, Å
+
+    def molecule(bond: float) -> Atoms:
+        fall = np.exp(-width * (bond - length))
+        force = -2 * depth * width * fall * (1 - fall)
+        atoms = Atoms("H2", [[0, 0, 0], [bond, 0, 0]])
+        return with_labels(atoms, Labels(depth * (1 - fall) ** 2, np.array([[-force, 0, 0], [force, 0, 0]]), None))
+
+    for bonds in ((0.74, 1.64), (0.6, 1.4), (0.7, 0.74, 0.8, 1.1, 1.5), np.linspace(0.6, 2, 8)):
+        data = [molecule(bond) for bond in bonds]
+        assert doubt_work(data, range(len(data)), 0.02) == {}
+        data[0] = off(data[0], 100.0)
+        assert 0 in doubt_work(data, range(len(data)), 0.02)
+
+
 def test_few_pairs_say_nothing_about_units(walk):
     """Two coefficients go through any two pairs: of three, of which one contradicts, the others are not set aside."""
     lying = []

@@ -22,6 +22,7 @@ LARGEST_STRAIN = 0.1  # and of the cell
 NO_STRAIN = 1e-9
 MOST_WITNESSES = 5  # of the configurations near one, the nearest
 SLACK = (0.5, 0.1)  # credible errors: parts of half the difference of both ends, and of its terms made positive
+BOND = (0.2, 2.0)  # Å, eV: where an atom went further, a bond may have broken, whose force rises and falls on the way
 PULAY = 0.03  # eV/Å³, some 5 GPa: by which pressures of coarse plane waves contradict energies at one cutoff
 LARGEST_FACTOR = 3.0  # between energies and work that is one of anharmonic atoms, not of units
 FEWEST_FOR_FACTOR = 5  # configurations before such a factor is known, and twice as many pairs of them
@@ -118,6 +119,7 @@ def _pairs(configurations: Sequence[Atoms], group: list[int], judged: Collection
             turns = [virials[end] * strain if strained[other] >= NO_STRAIN else np.zeros(9) for end in (other, place)]
             apart = np.append(ends[1] - ends[0], turns[1] - turns[0]) / 2
             slack = SLACK[0] * abs(apart.sum()) + SLACK[1] * np.abs(apart).sum()
+            slack += BOND[1] * (distances[other] > BOND[0])
             if periodic:
                 slack += PULAY * volumes[[other, place]].mean() * abs(strain[[0, 4, 8]].sum())
             work = (sum(map(np.sum, ends)) / 2, sum(map(np.sum, turns)) / 2)
