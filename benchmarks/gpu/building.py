@@ -84,6 +84,9 @@ def build(options: argparse.Namespace) -> tuple[Path, Path]:
     for program in ("nvcc", "cmake", "ninja"):
         if not shutil.which(program):
             sys.exit(f"gpu.py: {program} is not on PATH")
+    for option, folder in (("--lammps", options.lammps / "cmake"), ("--kokkos", options.kokkos)):
+        if not (folder / "CMakeLists.txt").exists():
+            sys.exit(f"gpu.py: {option} is to name a tree of sources, but there is no {folder / 'CMakeLists.txt'}")
     work = options.work
     work.mkdir(parents=True, exist_ok=True)
     kokkos = adapted_kokkos(options.kokkos.absolute(), work / "kokkos-source")
