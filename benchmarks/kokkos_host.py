@@ -53,7 +53,7 @@ CASES = {  # threads, whether with KOKKOS
 }
 
 
-def pair_time(folder: Path, threads: int, kokkos: bool) -> float:
+def pair_time(folder: Path, threads: int, kokkos: bool, clock: bool) -> float:
     command = ["lmp", "-in", "in.lmp", "-log", "none", *(f"-k on t {threads} -sf kk".split() if kokkos else [])]
     environment = {
         **os.environ,
@@ -65,7 +65,7 @@ def pair_time(folder: Path, threads: int, kokkos: bool) -> float:
         [TOOL, "run", *command], cwd=folder, env=environment, capture_output=True, text=True, check=True
     )
     average, percent = re.search(r"^Pair +\| +\S+ +\| +(\S+) .*\| +(\S+) \|", done.stdout, re.MULTILINE).groups()
-    return float(average) * float(percent) / 100
+    return float(average) * (1 if clock else float(percent) / 100)
 
 
 def main() -> None:
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=10, help="along an edge of the crystal")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--clock", action="store_true", help="time of the clock, for a machine with free cores")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     root = Path(subprocess.run([TOOL, "where"], capture_output=True, text=True, check=True).stdout.strip())
@@ -81,14 +82,14 @@ def main() -> None:
     found = {}
     table = Table(
         "level", *(f"{name}, katom-steps/s" for name in CASES), "kk / plain, 1 thread", "kk, 2 / 1 threads"
-    )  # of speeds for a CPU second
+    )  # of speeds for a CPU second, or for one of the clock
     try:
         for level in options.levels:
             potential = Potential.new(level, ["Cu"], cutoff=5.0, min_distance=1.8, n_chebyshev=8)
             potential.parameters = np.random.default_rng(level).normal(0, 1e-4, potential.facts.n_parameters)
             potential.save(folder / "level.mtp")
             (folder / "in.lmp").write_text(INPUT.format(steps=options.steps, cells=options.cells))
-            times = [[pair_time(folder, *case) for case in CASES.values()] for _ in range(options.repeats)]
+            times = [[pair_time(folder, *case, options.clock) for case in CASES.values()] for _ in range(options.repeats)]
             speeds = 4e-3 * options.cells**3 * options.steps / np.min(times, axis=0)
             found[level] = dict(zip(CASES, speeds.tolist(), strict=True))
             ratios = speeds[1] / speeds[0], speeds[3] / speeds[1]
