@@ -7,8 +7,7 @@
 Copper on an fcc lattice of 3.61 Å, 4000 atoms unless told, cutoff 5 Å, skin 1 Å, NVE at 300 K, one MPI rank, random
 coefficients (speed depends on the form of a potential alone). Each repeat runs all cases in turn, so that a machine
 that slows down slows all alike; the time is that of the pair style (`Pair` in LAMMPS' table), in CPU seconds of all
-threads, the shortest of the repeats. Where two threads take the CPU seconds of one, they are twice as fast on cores
-that are free.
+threads, or with --clock in those of the clock, the shortest of the repeats.
 """
 
 from __future__ import annotations
@@ -89,7 +88,9 @@ def main() -> None:
             potential.parameters = np.random.default_rng(level).normal(0, 1e-4, potential.facts.n_parameters)
             potential.save(folder / "level.mtp")
             (folder / "in.lmp").write_text(INPUT.format(steps=options.steps, cells=options.cells))
-            times = [[pair_time(folder, *case, options.clock) for case in CASES.values()] for _ in range(options.repeats)]
+            times = [
+                [pair_time(folder, *case, options.clock) for case in CASES.values()] for _ in range(options.repeats)
+            ]
             speeds = 4e-3 * options.cells**3 * options.steps / np.min(times, axis=0)
             found[level] = dict(zip(CASES, speeds.tolist(), strict=True))
             ratios = speeds[1] / speeds[0], speeds[3] / speeds[1]
