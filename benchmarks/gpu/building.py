@@ -25,8 +25,8 @@ device() {{
   case " $* " in *" -arch="*) ;; *) set -- -arch=sm_{capability} "$@" ;; esac
   exec "$nvcc_wrapper" "$@"
 }}
-case " $* " in
-*" -DMTP_KOKKOS "*) device "$@" ;;
+case " $source $* " in
+*" {kokkos}/"* | *" -DMTP_KOKKOS "*) device "$@" ;;
 *" -c "*) ;;
 *) device "$@" ;;
 esac
@@ -92,7 +92,7 @@ def build(options: argparse.Namespace) -> tuple[Path, Path]:
     kokkos = adapted_kokkos(options.kokkos.absolute(), work / "kokkos-source")
     compiler = work / "compiler"
     capability = options.arch or (name_of_gpu() or "9.0").split(",")[-1].strip().replace(".", "")
-    facts = {"nvcc_wrapper": kokkos / "bin" / "nvcc_wrapper", "host": os.environ.get("CXX", "g++")}
+    facts = {"kokkos": kokkos, "nvcc_wrapper": kokkos / "bin" / "nvcc_wrapper", "host": os.environ.get("CXX", "g++")}
     compiler.write_text(COMPILER.format(capability=capability, **facts))
     compiler.chmod(0o755)
     lammps = pruned_lammps(options.lammps.absolute(), work / "lammps-source")

@@ -111,7 +111,13 @@ MTP_FUNCTION void pull_back_any_degree(int n_mu, int nu, int stride, const T (*u
   }
 }
 
-// gradient[size][3] = dV_i/dr_ij and angular[size][stride] of `size` neighbours. bar is scratch like mono.
+// Of the bars, those of two degrees are kept at a time.
+MTP_FUNCTION int n_bars(const PlanView &plan)
+{
+  return 2 * monomials_of_degree(plan.highest_degree);
+}
+
+// gradient[size][3] = dV_i/dr_ij and angular[size][stride] of `size` neighbours; bar[n_bars][size] is scratch.
 template <int size = block, class T, class Array, class Adjoint>
 MTP_FUNCTION void pull_back(const PlanView &plan, int stride, const T (*u)[3], const T *inverse_r, Array f, Array df, Array mono, Adjoint adjoint,
                             Array bar, Array angular, T (*gradient)[3])
@@ -121,14 +127,15 @@ MTP_FUNCTION void pull_back(const PlanView &plan, int stride, const T (*u)[3], c
   for (int n = 0; n < size; n++)
     for (int i = 0; i < 3; i++) of_u[n][i] = T{};
   const int highest = plan.highest_degree;
+  const auto bar_of = [&](int nu) { return bar + nu % 2 * monomials_of_degree(highest) * size; };
   int first = plan.n_monomials - monomials_of_degree(highest);
   adjoint = adjoint + (plan.n_summed - monomials_of_degree(highest) * plan.n_mu[highest]);
-  pull_back_any_degree<true, size>(plan.n_mu[highest], highest, stride, u, f, mono + first * size, adjoint, bar, bar + first * size, angular, of_u);
+  pull_back_any_degree<true, size>(plan.n_mu[highest], highest, stride, u, f, mono + first * size, adjoint, bar, bar_of(highest), angular, of_u);
   for (int nu = highest - 1; nu >= 0; nu--) {
-    const Array above = bar + first * size;
     first -= monomials_of_degree(nu);
     adjoint = adjoint + -monomials_of_degree(nu) * plan.n_mu[nu];
-    pull_back_any_degree<false, size>(plan.n_mu[nu], nu, stride, u, f, mono + first * size, adjoint, above, bar + first * size, angular, of_u);
+    pull_back_any_degree<false, size>(plan.n_mu[nu], nu, stride, u, f, mono + first * size, adjoint, bar_of(nu + 1), bar_of(nu), angular,
+                                     of_u);
   }
   for (int n = 0; n < size; n++) {
     T along = df[n * stride] * angular[n * stride];

@@ -103,8 +103,8 @@ struct ForwardOverReverse {
     const T *const xs = reinterpret_cast<const T *>(s.xs), *const ys = reinterpret_cast<const T *>(s.ys),
                    *const zs = reinterpret_cast<const T *>(s.zs), *const directions = reinterpret_cast<const T *>(s.gradients);
     T *const m = reinterpret_cast<T *>(s.moments), *const D = reinterpret_cast<T *>(s.adjoint), *const dm = reinterpret_cast<T *>(s.tangents.get()),
-             *const dD = dm + plan.n_moments;
-    T *const mono = reinterpret_cast<T *>(s.mono), *const dmono = reinterpret_cast<T *>(s.bar), *const t = reinterpret_cast<T *>(s.polynomials);
+             *const dD = dm + plan.n_moments, *const dmono = dD + plan.n_moments;
+    T *const mono = reinterpret_cast<T *>(s.mono), *const t = reinterpret_cast<T *>(s.polynomials);
     T *const f = reinterpret_cast<T *>(s.f), *const df = reinterpret_cast<T *>(s.df);
     T *const unit = reinterpret_cast<T *>(s.unit), *const rate = reinterpret_cast<T *>(s.angular),
              *const distance = reinterpret_cast<T *>(s.distance);
@@ -210,7 +210,7 @@ struct ForwardOverReverse {
 
 DirectionalGradient::DirectionalGradient(const PlanView &view) : Sites<Lane8>(view)
 {
-  tangents.require(2 * static_cast<std::size_t>(plan.n_moments) * width);
+  tangents.require((2 * static_cast<std::size_t>(plan.n_moments) + block * static_cast<std::size_t>(plan.n_monomials)) * width);
   sums.require(static_cast<std::size_t>(n_active()) * width);
 }
 

@@ -131,7 +131,8 @@ template <class T> void Sites<T>::reserve(int most_neighbours)
 
   const std::size_t per_slot = 3 + 1 + 1 + 3 * static_cast<std::size_t>(plan.n_radial) + 3;
   scratch.require(
-      (n * per_slot + 2 * static_cast<std::size_t>(plan.n_moments) + 2 * block * static_cast<std::size_t>(plan.n_monomials) + plan.n_chebyshev) *
+      (n * per_slot + 2 * static_cast<std::size_t>(plan.n_moments) + block * static_cast<std::size_t>(plan.n_monomials + n_bars(plan)) +
+       plan.n_chebyshev) *
       width);
   T *next = reinterpret_cast<T *>(scratch.get());
   const auto take = [&](std::size_t size) {
@@ -149,7 +150,7 @@ template <class T> void Sites<T>::reserve(int most_neighbours)
   moments = take(plan.n_moments);
   adjoint = take(plan.n_moments);
   mono = take(static_cast<std::size_t>(block) * plan.n_monomials);
-  bar = take(static_cast<std::size_t>(block) * plan.n_monomials);
+  bar = take(static_cast<std::size_t>(block) * n_bars(plan));
   polynomials = take(plan.n_chebyshev);
 }
 

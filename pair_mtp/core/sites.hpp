@@ -104,7 +104,7 @@ template <class T> class Sites {
   int *count = nullptr, *indices = nullptr;    // count: [z][lane], in lines of the cache that no other thread writes to
   alignas(64) double energies[width];
 
-  // [slot] unit vectors, 1/r, distance, radial functions and slopes, angular parts, gradients; then [moment], [monomial][block]
+  // [slot] unit vectors, 1/r, distance, radial functions and slopes, angular parts, gradients; then [moment], [monomial][block], [bar][block]
   T *unit, *inverse, *distance, *f, *df, *angular, *gradients, *moments, *adjoint, *mono, *bar, *polynomials;
 
   static double &lane_of(T *lanes, int lane) { return reinterpret_cast<double *>(lanes)[lane]; }

@@ -102,7 +102,7 @@ struct ChunkRows {
     angular = df + plan.n_radial;
     mono = angular + plan.n_radial;
     bar = mono + plan.n_monomials;
-    n = bar + (plan.n_monomials > plan.n_chebyshev ? plan.n_monomials : plan.n_chebyshev);
+    n = bar + (n_bars(plan) > plan.n_chebyshev ? n_bars(plan) : plan.n_chebyshev);
     constexpr int doubles = sizeof(double) / sizeof(float);    // the threads' sums take the place of the table
     if (n < doubles * n_sums_of_site) n = doubles * n_sums_of_site;
   }
