@@ -73,6 +73,7 @@ MTP_FUNCTION void pull_back_degree(int n_mu, int nu, int stride, const T (*u)[3]
   const int n_monomials = monomials_of_degree(nu);
   const Array above_y = above + size, above_z = above_y + (nu + 1) * size;
   // the monomials without u_z went on by u_y and u_z, the first by u_x as well
+  MTP_ROLLED
   for (int k = 0; k <= nu; k++)
     for (int n = 0; n < size; n++) {
       const T monomial = mono[k * size + n];
@@ -89,6 +90,7 @@ MTP_FUNCTION void pull_back_degree(int n_mu, int nu, int stride, const T (*u)[3]
       }
       bar[k * size + n] = value;
     }
+  MTP_ROLLED
   for (int k = nu + 1; k < n_monomials; k++)
     for (int n = 0; n < size; n++) bar[k * size + n] = collector.collect(n, adjoint + k * n_mu, mono[k * size + n]);
   for (int n = 0; n < size; n++)
@@ -134,8 +136,7 @@ MTP_FUNCTION void pull_back(const PlanView &plan, int stride, const T (*u)[3], c
   for (int nu = highest - 1; nu >= 0; nu--) {
     first -= monomials_of_degree(nu);
     adjoint = adjoint + -monomials_of_degree(nu) * plan.n_mu[nu];
-    pull_back_any_degree<false, size>(plan.n_mu[nu], nu, stride, u, f, mono + first * size, adjoint, bar_of(nu + 1), bar_of(nu), angular,
-                                     of_u);
+    pull_back_any_degree<false, size>(plan.n_mu[nu], nu, stride, u, f, mono + first * size, adjoint, bar_of(nu + 1), bar_of(nu), angular, of_u);
   }
   for (int n = 0; n < size; n++) {
     T along = df[n * stride] * angular[n * stride];

@@ -15,6 +15,13 @@
 #define MTP_FUNCTION inline
 #endif
 
+// Before a loop: not to be unrolled for a device, where the registers that copies of its body take are those of further threads
+#ifdef __CUDA_ARCH__
+#define MTP_ROLLED _Pragma("unroll 1")
+#else
+#define MTP_ROLLED
+#endif
+
 namespace mtp {
 
 template <class Array> using ElementOf = std::decay_t<decltype(std::declval<Array &>()[0])>;

@@ -103,7 +103,8 @@ template <class DeviceType, class Style> void MTPOnDevice<DeviceType, Style>::se
 // threads; and so is mixed precision, because a thread alone has a single neighbour to add up before it widens a number.
 template <class DeviceType, class Style> int MTPOnDevice<DeviceType, Style>::team_size(int n_atoms) const
 {
-  constexpr int threads_of_warp = 32, threads_of_team = 128, small_table = 50;
+  using mtp::threads_of_team, mtp::threads_of_warp;
+  constexpr int small_table = 50;
   const std::size_t n_threads = DeviceType().concurrency();
   Variant chosen = variant;
   if (chosen == Variant::automatic) {

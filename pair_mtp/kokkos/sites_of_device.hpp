@@ -29,13 +29,23 @@
 
 namespace mtp {
 
-// An array whose elements are `stride` apart: neighbouring threads have neighbouring elements.
-template <class T> struct Strided {
+// An array whose elements are some distance apart: neighbouring threads have neighbouring elements. fixed: that distance, where compilers are to know
+// it; 0: it is told.
+template <class T, int fixed> struct Strided {
   T *first;
-  std::size_t stride;
 
+  MTP_FUNCTION explicit Strided(T *f, std::ptrdiff_t = fixed) : first(f) {}
+  MTP_FUNCTION T &operator[](int k) const { return first[k * fixed]; }
+  MTP_FUNCTION Strided operator+(int k) const { return Strided(first + k * fixed); }
+};
+
+template <class T> struct Strided<T, 0> {
+  T *first;
+  std::ptrdiff_t stride;
+
+  MTP_FUNCTION Strided(T *f, std::ptrdiff_t s) : first(f), stride(s) {}
   MTP_FUNCTION T &operator[](int k) const { return first[k * stride]; }
-  MTP_FUNCTION Strided operator+(int k) const { return {first + k * static_cast<std::ptrdiff_t>(stride), stride}; }
+  MTP_FUNCTION Strided operator+(int k) const { return Strided(first + k * stride, stride); }
 };
 
 // A table in the memory of the device, element (i, k) at i stride[0] + k stride[1]
@@ -79,14 +89,26 @@ struct SiteTotals {
   static MTP_FUNCTION void keep_first(int &first, int other) { first = other < first ? other : first; }
 };
 
-// What a team works with. The table of a chunk has a column for each of its threads.
-template <class T> struct SiteMemory {
-  Strided<double> moments, adjoint;
+// What a team works with: moments and their adjoints, `of_moments` apart, and the table of a chunk, which has a column for each thread and rows
+// `of_rows` apart, as in Strided.
+template <class T, int of_moments, int of_rows> struct SiteMemory {
+  using Number = T;
+  using Moments = Strided<double, of_moments>;
+
+  Moments moments, adjoint;
   T *chunk;
-  std::size_t columns;     // distance between rows
+  std::ptrdiff_t between_rows;
   int *queue = nullptr;    // how many there are, then their places in the list
 
-  MTP_FUNCTION Strided<T> column(int row, int thread) const { return {chunk + row * columns + thread, columns}; }
+  MTP_FUNCTION std::ptrdiff_t columns() const { return of_rows > 0 ? of_rows : between_rows; }
+  MTP_FUNCTION Strided<T, of_rows> column(int row, int thread) const { return Strided<T, of_rows>(chunk + thread, between_rows) + row; }
+
+  // The adjoints in the precision of the backward sweep. The moments are done with: a number of single precision takes the place of a moment.
+  MTP_FUNCTION auto adjoints() const
+  {
+    if constexpr (std::is_same_v<T, double>) return adjoint;
+    else return Strided<T, of_moments *static_cast<int>(sizeof(double) / sizeof(T))>(reinterpret_cast<T *>(moments.first));
+  }
 };
 
 constexpr int n_sums_of_site = 10;    // force, virial, energy
@@ -144,12 +166,9 @@ MTP_FUNCTION int n_active(const PlanView &plan)
 }
 
 // One atom, by one team. graded: its dV_i/dtheta as well, in the order of Sites::parameter_gradient.
-template <class T, bool graded, class Team> class SiteOfTeam {
+template <bool graded, class Team, class Memory> class SiteOfTeam {
  public:
-  MTP_FUNCTION SiteOfTeam(const Team &t, const PlanView &p, const DeviceAtoms &a, const SiteMemory<T> &m)
-      : team(t), plan(p), atoms(a), memory(m), rows(p)
-  {
-  }
+  MTP_FUNCTION SiteOfTeam(const Team &t, const PlanView &p, const DeviceAtoms &a, const Memory &m) : team(t), plan(p), atoms(a), memory(m), rows(p) {}
 
   MTP_FUNCTION void evaluate(int i, const DeviceSums &sums, SiteTotals &totals, double *row)
   {
@@ -166,10 +185,12 @@ template <class T, bool graded, class Team> class SiteOfTeam {
   }
 
  private:
+  using T = typename Memory::Number;
+
   const Team &team;
   const PlanView &plan;
   const DeviceAtoms &atoms;
-  const SiteMemory<T> &memory;
+  const Memory &memory;
   const ChunkRows rows;
   int centre = 0, species = 0;
 
@@ -205,7 +226,7 @@ template <class T, bool graded, class Team> class SiteOfTeam {
   MTP_FUNCTION void tabulate(const Neighbour &n) const
   {
     const int thread = team.rank();
-    const Strided<T> polynomials = memory.column(rows.bar, thread);
+    const auto polynomials = memory.column(rows.bar, thread);
     const T held = chebyshev(plan, species, n.species, n.distance, polynomials);
     radial_functions(plan, species, n.species, n.distance, held, polynomials, memory.column(rows.f, thread), memory.column(rows.df, thread));
     monomials<1>(plan, n.u, memory.column(rows.mono, thread));
@@ -216,9 +237,11 @@ template <class T, bool graded, class Team> class SiteOfTeam {
   {
     const int n = atoms.n_listed[centre];
     if constexpr (Team::alone) {
-      for (int k = 0; k < n; k++) {
-        const Neighbour one = neighbour(k);
-        if (one.inside) action(one, 1);
+      for (int k = 0;;) {    // each thread of a warp finds its next one, then all act together
+        Neighbour one;
+        while (!one.inside && k < n) one = neighbour(k++);
+        if (!one.inside) break;
+        action(one, 1);
       }
     } else {
       for (int scanned = 0; scanned < n; scanned += team.capacity()) {
@@ -255,7 +278,7 @@ template <class T, bool graded, class Team> class SiteOfTeam {
       }
       team.barrier();
       for (int k = team.rank(); k < plan.n_monomials; k += team.size())
-        add_monomial(plan.first_moment[k + 1] - plan.first_moment[k], n_columns, memory.columns, memory.column(rows.f, 0).first,
+        add_monomial(plan.first_moment[k + 1] - plan.first_moment[k], n_columns, memory.columns(), memory.column(rows.f, 0).first,
                      memory.column(rows.mono + k, 0).first, memory.moments + plan.first_moment[k]);
       team.barrier();
     });
@@ -270,7 +293,7 @@ template <class T, bool graded, class Team> class SiteOfTeam {
   // From the summed moments to their adjoints; returns this thread's share of the energy.
   MTP_FUNCTION double contract_moments() const
   {
-    const Strided<double> m = memory.moments, adjoint = memory.adjoint;
+    const typename Memory::Moments m = memory.moments, adjoint = memory.adjoint;
     const PlanView &p = plan;
     team.barrier();
     for (int l = 0; l < p.expansion_levels.n; l++) for_level(p.expansion_levels, l, [&](int k) { expand_one(p.expansions[k], m); });
@@ -286,24 +309,17 @@ template <class T, bool graded, class Team> class SiteOfTeam {
   MTP_FUNCTION void take_scalars(double *row) const
   {
     const PlanView &p = plan;
-    const Strided<double> m = memory.moments;
+    const typename Memory::Moments m = memory.moments;
     for (int l = 0; l < p.target_levels.n; l++) for_level(p.target_levels, l, [&](int k) { contract_one(p, p.targets[k], m); });
     double *const scalars = row + n_radial_active(p) + 1;
     if (team.rank() == 0) scalars[-1] = 1;
     for (int alpha = team.rank(); alpha < p.n_scalar; alpha += team.size()) scalars[alpha] = m[p.scalars[alpha]];
   }
 
-  // The adjoints in the precision of the backward sweep. The moments are done with: a number of single precision takes the place of a moment.
-  MTP_FUNCTION Strided<T> adjoints() const
-  {
-    if constexpr (std::is_same_v<T, double>) return memory.adjoint;
-    else return {reinterpret_cast<T *>(memory.moments.first), memory.moments.stride * (sizeof(double) / sizeof(T))};
-  }
-
   MTP_FUNCTION void narrow_adjoints() const
   {
     if constexpr (!std::is_same_v<T, double>) {
-      const Strided<T> narrow = adjoints();
+      const auto narrow = memory.adjoints();
       for (int k = team.rank(); k < plan.n_summed; k += team.size()) narrow[k] = T(memory.adjoint[k]);
       team.barrier();
     }
@@ -312,16 +328,17 @@ template <class T, bool graded, class Team> class SiteOfTeam {
   MTP_FUNCTION void add_forces(double energy, const DeviceSums &sums, SiteTotals &totals, double *row) const
   {
     const int thread = team.rank();
-    double of_centre[n_sums_of_site] = {};
+    double of_centre[n_sums_of_site] = {};    // force, half of the virial, energy
     for_each_chunk([&](const Neighbour &one, int n_columns) {
       if (one.inside) {
         tabulate(one);
         T narrow[1][3];
         pull_back<1>(plan, plan.n_radial, one.u, &one.inverse, memory.column(rows.f, thread), memory.column(rows.df, thread),
-                     memory.column(rows.mono, thread), adjoints(), memory.column(rows.bar, thread), memory.column(rows.angular, thread), narrow);
+                     memory.column(rows.mono, thread), memory.adjoints(), memory.column(rows.bar, thread), memory.column(rows.angular, thread),
+                     narrow);
         double g[3] = {widened(narrow[0][0]), widened(narrow[0][1]), widened(narrow[0][2])};
         energy += add_repulsion(one, g);
-        book(one, g, sums, of_centre, totals);
+        book(one, g, sums, of_centre);
         if (graded) weigh(one);
       }
       if (graded) {
@@ -338,7 +355,7 @@ template <class T, bool graded, class Team> class SiteOfTeam {
   MTP_FUNCTION void weigh(const Neighbour &n) const
   {
     const int thread = team.rank();
-    const Strided<T> weights = memory.column(rows.angular, thread);
+    const auto weights = memory.column(rows.angular, thread);
     memory.column(rows.f, thread)[0] = T(static_cast<double>(n.species));
     T smooth, dsmooth;
     cutoff_function(plan, species, n.species, n.distance, &smooth, &dsmooth);
@@ -367,11 +384,11 @@ template <class T, bool graded, class Team> class SiteOfTeam {
     else {
       double *const sums = reinterpret_cast<double *>(memory.chunk);
       team.barrier();
-      for (int k = 0; k < n_sums_of_site; k++) sums[k * memory.columns + team.rank()] = of_thread[k];
+      for (int k = 0; k < n_sums_of_site; k++) sums[k * memory.columns() + team.rank()] = of_thread[k];
       team.barrier();
       for (int k = team.rank(); k < n_sums_of_site; k += team.size()) {
         double sum = 0;
-        for (int column = 0; column < team.size(); column++) sum += sums[k * memory.columns + column];
+        for (int column = 0; column < team.size(); column++) sum += sums[k * memory.columns() + column];
         take(k, sum);
       }
       team.barrier();
@@ -382,6 +399,7 @@ template <class T, bool graded, class Team> class SiteOfTeam {
   {
     if (k < 3) Kokkos::atomic_add(&sums.forces(centre, k), sum);
     else if (k < 9) {
+      for (int a = 0; a < 6; a++) totals.virial[a] += a == k - 3 ? 2 * sum : 0.0;    // no index: totals stay in registers
       if (sums.six) Kokkos::atomic_add(&sums.six[6 * static_cast<std::size_t>(centre) + k - 3], sum);
     } else {
       if (!(sum - sum == 0.0)) SiteTotals::keep_first(totals.not_finite, centre);
@@ -403,8 +421,7 @@ template <class T, bool graded, class Team> class SiteOfTeam {
     return value / 2;
   }
 
-  // of_centre: force and symmetric virial
-  MTP_FUNCTION void book(const Neighbour &n, const double *gradient, const DeviceSums &sums, double *of_centre, SiteTotals &totals) const
+  MTP_FUNCTION void book(const Neighbour &n, const double *gradient, const DeviceSums &sums, double *of_centre) const
   {
     const double g[3] = {sums.unit * gradient[0], sums.unit * gradient[1], sums.unit * gradient[2]}, *const r = n.r;
     for (int a = 0; a < 3; a++) {
@@ -419,7 +436,6 @@ template <class T, bool graded, class Team> class SiteOfTeam {
                            -0.5 * (r[0] * g[2] + r[2] * g[0]),
                            -0.5 * (r[1] * g[2] + r[2] * g[1])};
     for (int k = 0; k < 6; k++) {
-      totals.virial[k] += six[k];
       of_centre[3 + k] += 0.5 * six[k];
       if (sums.six) Kokkos::atomic_add(&sums.six[6 * static_cast<std::size_t>(n.atom) + k], 0.5 * six[k]);
     }
@@ -453,29 +469,39 @@ template <class DeviceType> class DevicePlan {
   PlanView on_device;
 };
 
-template <class T, bool graded> struct AtomsOfTeams {
+constexpr int threads_of_warp = 32, threads_of_team = 128;
+constexpr int warps_at_once = 12;    // of a multiprocessor, each waiting while others work: 168 registers a thread, with which nothing is spilled
+
+// An odd distance between rows: threads that read a column each do not wait for each other.
+MTP_FUNCTION constexpr int columns_of(int n_threads)
+{
+  return n_threads | 1;
+}
+
+// For teams of at most max_threads, all of whose memory is near the threads: compilers know that, and the distance between rows, and address it
+// without computing. max_threads = 0: any team, `between_rows` being told; moments, chunk: the level of Kokkos' scratch (0 is near the threads, 1 in
+// the device's memory) that each is in.
+template <class T, bool graded, int max_threads> struct AtomsOfTeams {
   using value_type = SiteTotals;
 
   PlanView plan;
   DeviceAtoms atoms;
   DeviceSums sums;
-  double *rows;                                       // [atom][n_active]
-  int team_size, level_of_moments, level_of_chunk;    // of Kokkos' scratch: 0 is near the threads, 1 in the device's memory
-
-  std::size_t bytes_of_moments() const { return 2 * static_cast<std::size_t>(plan.n_moments) * sizeof(double); }
-  // an odd distance between rows: threads that read a column each do not wait for each other
-  std::size_t columns() const { return static_cast<std::size_t>(team_size) | 1; }
-  std::size_t bytes_of_chunk() const { return ChunkRows(plan).n * columns() * sizeof(T) + (2 + rounds_of_queue * team_size) * sizeof(int); }
+  double *rows;    // [atom][n_active]
+  int between_rows = columns_of(max_threads), level_of_moments = 0, level_of_chunk = 0;
 
   template <class Member> MTP_FUNCTION void operator()(const Member &member, SiteTotals &totals) const
   {
     const ThreadsOfTeam<Member> team{member};
-    const std::size_t n = plan.n_moments, width = static_cast<std::size_t>(member.team_size()) | 1;
-    double *const moments = static_cast<double *>(member.team_scratch(level_of_moments).get_shmem(2 * n * sizeof(double)));
-    T *const chunk = static_cast<T *>(member.team_scratch(level_of_chunk).get_shmem(ChunkRows(plan).n * width * sizeof(T)));
-    int *const queue = static_cast<int *>(member.team_scratch(level_of_chunk).get_shmem((1 + team.capacity()) * sizeof(int)));
-    const SiteMemory<T> memory = {{moments, 1}, {moments + n, 1}, chunk, width, queue};
-    SiteOfTeam<T, graded, ThreadsOfTeam<Member>> site(team, plan, atoms, memory);
+    const std::size_t n = plan.n_moments;
+    const auto &of_moments = member.team_scratch(max_threads > 0 ? 0 : level_of_moments);
+    double *const moments = static_cast<double *>(of_moments.get_shmem(2 * n * sizeof(double)));
+    const auto &of_chunk = member.team_scratch(max_threads > 0 ? 0 : level_of_chunk);
+    T *const chunk = static_cast<T *>(of_chunk.get_shmem(ChunkRows(plan).n * static_cast<std::size_t>(between_rows) * sizeof(T)));
+    int *const queue = static_cast<int *>(of_chunk.get_shmem((1 + team.capacity()) * sizeof(int)));
+    using Memory = SiteMemory<T, 1, max_threads == 0 ? 0 : columns_of(max_threads)>;
+    const Memory memory = {typename Memory::Moments(moments), typename Memory::Moments(moments + n), chunk, between_rows, queue};
+    SiteOfTeam<graded, ThreadsOfTeam<Member>, Memory> site(team, plan, atoms, memory);
     const std::size_t length = graded ? n_active(plan) : 0;
     for (int k = member.league_rank(); k < atoms.n; k += member.league_size()) site.evaluate(atoms.centres[k], sums, totals, rows + k * length);
   }
@@ -490,19 +516,24 @@ template <class T, bool graded> struct AtomsOfThreads {
   DeviceAtoms atoms;
   DeviceSums sums;
   double *rows;         // [atom][n_active]
-  double *workspace;    // [row][n_threads]: moments, adjoints, the rows of a chunk
+  double *workspace;    // [warp][row][thread of warp]: moments, adjoints, the rows of a chunk
   std::size_t n_threads;
 
-  static std::size_t n_rows(const PlanView &plan) { return 2 * static_cast<std::size_t>(plan.n_moments) + ChunkRows(plan).n; }
+  static MTP_FUNCTION std::size_t size_for_warp(const PlanView &plan)
+  {
+    return threads_of_warp * (2 * static_cast<std::size_t>(plan.n_moments) + ChunkRows(plan).n);
+  }
 
   MTP_FUNCTION void operator()(int thread, SiteTotals &totals) const
   {
     const std::size_t n = plan.n_moments, length = graded ? n_active(plan) : 0;
-    double *const mine = workspace + thread;
-    T *const chunk = reinterpret_cast<T *>(workspace + 2 * n * n_threads) + thread;
-    const SiteMemory<T> memory = {{mine, n_threads}, {mine + n * n_threads, n_threads}, chunk, n_threads};
+    constexpr int lanes = threads_of_warp;
+    double *const of_warp = workspace + thread / lanes * size_for_warp(plan), *const mine = of_warp + thread % lanes;
+    using Memory = SiteMemory<T, lanes, lanes>;
+    const Memory memory = {typename Memory::Moments(mine), typename Memory::Moments(mine + n * lanes),
+                           reinterpret_cast<T *>(of_warp + 2 * n * lanes) + thread % lanes, lanes};
     const OneThread team;
-    SiteOfTeam<T, graded, OneThread> site(team, plan, atoms, memory);
+    SiteOfTeam<graded, OneThread, Memory> site(team, plan, atoms, memory);
     for (std::size_t k = thread; k < static_cast<std::size_t>(atoms.n); k += n_threads)
       site.evaluate(atoms.centres[k], sums, totals, rows + k * length);
   }
@@ -539,7 +570,8 @@ template <class DeviceType> class DeviceSites {
     const std::size_t n_threads = DeviceType().concurrency();
     if (team_size == 0) {
       using Kernel = AtomsOfThreads<T, graded>;
-      const std::size_t n = std::min<std::size_t>(n_threads, atoms.n), size = n * Kernel::n_rows(plan);
+      const std::size_t n = std::min<std::size_t>(n_threads, atoms.n), n_warps = (n + threads_of_warp - 1) / threads_of_warp;
+      const std::size_t size = n_warps * Kernel::size_for_warp(plan);
       if (workspace.extent(0) < size) {
         workspace = Workspace();    // not two at a time
         workspace = Workspace(Kokkos::view_alloc(Kokkos::WithoutInitializing, "mtp:workspace"), size);
@@ -548,21 +580,40 @@ template <class DeviceType> class DeviceSites {
       Kokkos::parallel_reduce("mtp", Kokkos::RangePolicy<DeviceType>(0, static_cast<int>(n)), kernel, totals);
       return totals;
     }
-    using Policy = Kokkos::TeamPolicy<DeviceType>;
+    const std::size_t moments = lines(2 * static_cast<std::size_t>(plan.n_moments) * sizeof(double));
+    const auto chunk = [&](int columns) {
+      return lines(ChunkRows(plan).n * columns * sizeof(T)) + lines((1 + rounds_of_queue * team_size) * sizeof(int));
+    };
     const int n_teams = static_cast<int>(std::min<std::size_t>(std::max<std::size_t>(n_threads / team_size, 1), atoms.n));
-    Policy policy(n_teams, team_size);
-    AtomsOfTeams<T, graded> kernel{plan, atoms, sums, rows, team_size, 0, 0};
-    // Kokkos puts the scratch of one team behind that of another as it is: whole lines keep the doubles of all teams aligned
-    const auto lines = [](std::size_t n_bytes) { return (n_bytes / 64 + 2) * 64; };
-    const std::size_t moments = lines(kernel.bytes_of_moments()), chunk = lines(kernel.bytes_of_chunk());
-    const std::size_t near = policy.scratch_size_max(0);
-    if (moments + chunk > near) kernel.level_of_chunk = 1;
+    const std::size_t near = Kokkos::TeamPolicy<DeviceType>(n_teams, team_size).scratch_size_max(0);
+    const auto all_near = [&](int max_threads) { return team_size <= max_threads && moments + chunk(columns_of(max_threads)) <= near; };
+    const auto run_near = [&](auto max_threads) {
+      using Bounds = Kokkos::LaunchBounds<max_threads, warps_at_once * threads_of_warp / max_threads>;
+      Kokkos::TeamPolicy<DeviceType, Bounds> policy(n_teams, team_size);
+      policy.set_scratch_size(0, Kokkos::PerTeam(static_cast<int>(moments + chunk(columns_of(max_threads)))));
+      return run(policy, AtomsOfTeams<T, graded, max_threads>{plan, atoms, sums, rows});
+    };
+    if (all_near(threads_of_warp)) return run_near(std::integral_constant<int, threads_of_warp>());
+    if (all_near(threads_of_team)) return run_near(std::integral_constant<int, threads_of_team>());
+    Kokkos::TeamPolicy<DeviceType> policy(n_teams, team_size);
+    const int columns = columns_of(team_size);
+    AtomsOfTeams<T, graded, 0> kernel{plan, atoms, sums, rows, columns, 0, 1};
     if (moments > near) kernel.level_of_moments = 1;
+    else if (moments + chunk(columns) <= near) kernel.level_of_chunk = 0;
     std::size_t bytes[2] = {0, 0};
     bytes[kernel.level_of_moments] += moments;
-    bytes[kernel.level_of_chunk] += chunk;
+    bytes[kernel.level_of_chunk] += chunk(columns);
     for (int level = 0; level < 2; level++)
       if (bytes[level]) policy.set_scratch_size(level, Kokkos::PerTeam(static_cast<int>(bytes[level])));
+    return run(policy, kernel);
+  }
+
+  // Kokkos puts the scratch of one team behind that of another as it is: whole lines keep the doubles of all teams aligned
+  static std::size_t lines(std::size_t n_bytes) { return (n_bytes / 64 + 2) * 64; }
+
+  template <class Policy, class Kernel> static SiteTotals run(const Policy &policy, const Kernel &kernel)
+  {
+    SiteTotals totals;
     Kokkos::parallel_reduce("mtp", policy, kernel, totals);
     return totals;
   }
