@@ -125,9 +125,8 @@ struct ForwardOverReverse {
           for (int i = 0; i < 3; i++) du[b][i] = (v[i] - u[b][i] * dr) * over_r;
           distance[slot + b] = r;
           rate[slot + b] = dr;
-          const T held = chebyshev(plan, s.species, z, r, t);
           T *const slopes = df + (slot + b) * n_radial;
-          radial_functions(plan, s.species, z, r, held, t, f + (slot + b) * n_radial, slopes);
+          radial_functions(plan, s.species, z, r, f + (slot + b) * n_radial, slopes);
           for (int mu = 0; mu < n_radial; mu++) slopes[mu] *= dr;
         }
         monomials(plan, u, mono);

@@ -28,8 +28,7 @@ struct ForwardAndBack {
     const T *const xs = reinterpret_cast<const T *>(s.xs), *const ys = reinterpret_cast<const T *>(s.ys),
                    *const zs = reinterpret_cast<const T *>(s.zs);
     T *const moments = reinterpret_cast<T *>(s.moments), *const adjoint = reinterpret_cast<T *>(s.adjoint);
-    T *const mono = reinterpret_cast<T *>(s.mono), *const bar = reinterpret_cast<T *>(s.bar),
-             *const polynomials = reinterpret_cast<T *>(s.polynomials);
+    T *const mono = reinterpret_cast<T *>(s.mono), *const bar = reinterpret_cast<T *>(s.bar);
     T *const f = reinterpret_cast<T *>(s.f), *const df = reinterpret_cast<T *>(s.df), *const angular = reinterpret_cast<T *>(s.angular);
     T *const unit = reinterpret_cast<T *>(s.unit), *const inverse = reinterpret_cast<T *>(s.inverse),
              *const distance = reinterpret_cast<T *>(s.distance);
@@ -48,8 +47,7 @@ struct ForwardAndBack {
           for (int i = 0; i < 3; i++) unit[3 * (slot + b) + i] = u[b][i];
           inverse[slot + b] = over_r;
           distance[slot + b] = r;
-          const T held = chebyshev(plan, s.species, z, r, polynomials);
-          radial_functions(plan, s.species, z, r, held, polynomials, f + (slot + b) * n_radial, df + (slot + b) * n_radial);
+          radial_functions(plan, s.species, z, r, f + (slot + b) * n_radial, df + (slot + b) * n_radial);
         }
         monomials(plan, u, mono);
         add_to_moments(plan, n_radial, f + slot * n_radial, mono, moments);

@@ -115,7 +115,7 @@ constexpr int n_sums_of_site = 10;    // force, virial, energy
 
 // Rows of a chunk's table
 struct ChunkRows {
-  int f, df, angular, mono, bar, n;    // bar: also the Chebyshev polynomials, where the monomials' bars are not yet, or not any more, needed
+  int f, df, angular, mono, bar, n;    // bar: for grades also the Chebyshev polynomials, when the bars are done with
 
   MTP_FUNCTION explicit ChunkRows(const PlanView &plan)
   {
@@ -226,9 +226,7 @@ template <bool graded, class Team, class Memory> class SiteOfTeam {
   MTP_FUNCTION void tabulate(const Neighbour &n) const
   {
     const int thread = team.rank();
-    const auto polynomials = memory.column(rows.bar, thread);
-    const T held = chebyshev(plan, species, n.species, n.distance, polynomials);
-    radial_functions(plan, species, n.species, n.distance, held, polynomials, memory.column(rows.f, thread), memory.column(rows.df, thread));
+    radial_functions(plan, species, n.species, n.distance, memory.column(rows.f, thread), memory.column(rows.df, thread));
     monomials<1>(plan, n.u, memory.column(rows.mono, thread));
   }
 
