@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The expansions m_t = m_p - m_q - m_s and the products m_t = sum c m_p m_q: forward, adjoint (D_k = dV/dm_k), and the tangents of both along a
 // direction of the summed moments (forward over reverse). T is the lane type of what is computed, M that of the moments that it is computed from (M =
-// double serves several directions T at one atom).
+// double serves several directions T at one atom). `apart`: the distance between rows, 1 but where they are Plan::interleaved().
 #pragma once
 
 #include "function.hpp"
@@ -37,11 +37,11 @@ template <class Array> MTP_FUNCTION void expand_adjoint(const PlanView &plan, Ar
   for (int i = plan.n_expansions - 1; i >= 0; i--) expand_adjoint_one(plan.expansions[i], adjoint, Add{});
 }
 
-template <class Array> MTP_FUNCTION void contract_one(const PlanView &plan, const Target &target, Array m)
+template <int apart = 1, class Array> MTP_FUNCTION void contract_one(const PlanView &plan, const Target &target, Array m)
 {
-  const Row *row = plan.rows + target.first_row, *const end = row + target.n_rows;
+  const Row *row = plan.rows + target.first_row, *const end = row + target.n_rows * apart;
   ElementOf<Array> sum = m[row->p] * row->c * m[row->q];
-  for (row++; row != end; row++) sum += m[row->p] * row->c * m[row->q];
+  for (row += apart; row != end; row += apart) sum += m[row->p] * row->c * m[row->q];
   m[target.t] = sum;
 }
 
@@ -65,15 +65,17 @@ template <class T, class M> MTP_FUNCTION void contract_adjoint(const PlanView &p
 
 // The adjoint of one moment; returns what it adds to the energy. An adjoint is collected where its moment is read, in a register: adding to the
 // factors' adjoints row by row would store twice a row and wait for itself.
-template <class Array> MTP_FUNCTION ElementOf<Array> collect_adjoint(const PlanView &plan, const Use &use, Array m, Array adjoint)
+template <int apart = 1, class Array> MTP_FUNCTION ElementOf<Array> collect_adjoint(const PlanView &plan, const Use &use, Array m, Array adjoint)
 {
   using T = ElementOf<Array>;
-  const Row *row = plan.use_rows + use.first_row, *const inner = row + use.n_outer, *const last = inner + use.n_inner;
+  const Row *row = plan.use_rows + use.first_outer, *end = row + use.n_outer * apart;
   T sum = T{};
-  for (; row != inner; row++) sum += m[row->q] * row->c;
+  for (; row != end; row += apart) sum += m[row->q] * row->c;
   const T energy = (sum * 0.5 + use.c) * m[use.k];    // the outer rows are a quadratic form: half its gradient times the moments
   sum += use.c;
-  for (; row != last; row++) sum += adjoint[row->p] * row->c * m[row->q];
+  row = plan.use_rows + use.first_inner;
+  end = row + use.n_inner * apart;
+  for (; row != end; row += apart) sum += adjoint[row->p] * row->c * m[row->q];
   adjoint[use.k] = sum;
   return energy;
 }

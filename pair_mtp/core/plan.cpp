@@ -23,6 +23,25 @@ template <class Entry, class Depth> std::vector<int> sort_by_depth(std::vector<E
   return first;
 }
 
+// Rows of the entries of a table, from one place to another: see Plan::interleaved()
+template <class Entry>
+void interleave(int lanes, const std::vector<int> &levels, std::vector<Entry> &table, int Entry::*first, int Entry::*n_rows,
+                const std::vector<Row> &from, std::vector<Row> &to)
+{
+  for (std::size_t level = 0; level + 1 < levels.size(); level++)
+    for (int begin = levels[level]; begin < levels[level + 1]; begin += lanes) {
+      const int end = std::min(begin + lanes, levels[level + 1]), base = static_cast<int>(to.size());
+      int longest = 0;
+      for (int i = begin; i < end; i++) longest = std::max(longest, table[i].*n_rows);
+      to.resize(to.size() + static_cast<std::size_t>(longest) * lanes);
+      for (int i = begin; i < end; i++) {
+        const int of_entry = base + i - begin;
+        for (int k = 0; k < table[i].*n_rows; k++) to[of_entry + k * lanes] = from[table[i].*first + k];
+        table[i].*first = of_entry;
+      }
+    }
+}
+
 }    // namespace
 
 Plan::Plan(const Potential &potential) : species_coeffs(potential.species_coeffs), moment_coeffs(potential.moment_coeffs)
@@ -154,16 +173,29 @@ void Plan::collect_uses(const std::vector<double> &coefficient)
     outer[row.q].push_back({row.q, row.p, row.c});
   }
   for (int k = 0; k < counts.n_moments; k++)
-    if (has_adjoint[k]) uses.push_back({k, 0, static_cast<int>(outer[k].size()), static_cast<int>(inner[k].size()), coefficient[k]});
+    if (has_adjoint[k]) uses.push_back({k, 0, static_cast<int>(outer[k].size()), 0, static_cast<int>(inner[k].size()), coefficient[k]});
   std::stable_sort(uses.begin(), uses.end(),
                    [](const Use &l, const Use &r) { return std::make_pair(l.n_inner, l.n_outer) < std::make_pair(r.n_inner, r.n_outer); });
   use_levels = sort_by_depth(uses, [&](const Use &use) { return -depth[use.k]; });
   for (Use &use : uses) {
-    use.first_row = static_cast<int>(use_rows.size());
+    use.first_outer = static_cast<int>(use_rows.size());
     use_rows.insert(use_rows.end(), outer[use.k].begin(), outer[use.k].end());
+    use.first_inner = static_cast<int>(use_rows.size());
     use_rows.insert(use_rows.end(), inner[use.k].begin(), inner[use.k].end());
   }
   counts.n_uses = static_cast<int>(uses.size());
+}
+
+Plan Plan::interleaved(int lanes) const
+{
+  Plan plan = *this;
+  plan.rows.clear();
+  plan.use_rows.clear();
+  interleave(lanes, target_levels, plan.targets, &Target::first_row, &Target::n_rows, rows, plan.rows);
+  interleave(lanes, inner_target_levels, plan.inner_targets, &Target::first_row, &Target::n_rows, rows, plan.rows);
+  interleave(lanes, use_levels, plan.uses, &Use::first_outer, &Use::n_outer, use_rows, plan.use_rows);
+  interleave(lanes, use_levels, plan.uses, &Use::first_inner, &Use::n_inner, use_rows, plan.use_rows);
+  return plan;
 }
 
 void Plan::expand_radial_functions(const Potential &potential)

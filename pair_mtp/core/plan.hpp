@@ -29,12 +29,12 @@ struct Expansion {
   int t, p, q, s;
 };
 
-// m[t] = sum of its rows c m[p] m[q]; rows of a target are contiguous.
+// m[t] = sum of its rows c m[p] m[q]; rows of a target follow one another, or are Plan::interleaved().
 struct Target {
   int t, first_row, n_rows;
 };
 
-struct Row {
+struct alignas(16) Row {
   int p, q;
   double c;
 };
@@ -42,7 +42,7 @@ struct Row {
 // Where the energy and inner targets read moment k, turned around for its adjoint D[k] = dV/dm[k]:
 //   D[k] = c + sum of n_outer rows c' m[q] + sum of n_inner rows D[p] c' m[q], p being the target that the row belongs to
 struct Use {
-  int k, first_row, n_outer, n_inner;
+  int k, first_outer, n_outer, first_inner, n_inner;
   double c;
 };
 
@@ -95,6 +95,10 @@ class Plan {
   {
     return placed([](const auto &table) { return table.data(); });
   }
+
+  // The same for `lanes` threads that work side by side on what can be computed at the same time, from the beginning of each level on: rows of a
+  // target are that far apart, so that those that the threads read together are neighbours.
+  Plan interleaved(int lanes) const;
 
   // place(table): where kernels find a copy of a std::vector<...>, for instance in the memory of a device
   template <class Place> PlanView placed(const Place &place) const

@@ -29,6 +29,8 @@
 
 namespace mtp {
 
+constexpr int threads_of_warp = 32, threads_of_team = 128;
+
 // An array whose elements are some distance apart: neighbouring threads have neighbouring elements. fixed: that distance, where compilers are to know
 // it; 0: it is told.
 template <class T, int fixed> struct Strided {
@@ -295,9 +297,11 @@ template <bool graded, class Team, class Memory> class SiteOfTeam {
     const PlanView &p = plan;
     team.barrier();
     for (int l = 0; l < p.expansion_levels.n; l++) for_level(p.expansion_levels, l, [&](int k) { expand_one(p.expansions[k], m); });
-    for (int l = 0; l < p.inner_target_levels.n; l++) for_level(p.inner_target_levels, l, [&](int k) { contract_one(p, p.inner_targets[k], m); });
+    for (int l = 0; l < p.inner_target_levels.n; l++)
+      for_level(p.inner_target_levels, l, [&](int k) { contract_one<threads_of_warp>(p, p.inner_targets[k], m); });
     double energy = team.rank() == 0 ? p.species_coeffs[species] : 0.0;
-    for (int l = 0; l < p.use_levels.n; l++) for_level(p.use_levels, l, [&](int k) { energy += collect_adjoint(p, p.uses[k], m, adjoint); });
+    for (int l = 0; l < p.use_levels.n; l++)
+      for_level(p.use_levels, l, [&](int k) { energy += collect_adjoint<threads_of_warp>(p, p.uses[k], m, adjoint); });
     for (int l = p.expansion_levels.n - 1; l >= 0; l--)
       for_level(p.expansion_levels, l, [&](int k) { expand_adjoint_one(p.expansions[k], adjoint, team); });
     return energy;
@@ -308,7 +312,7 @@ template <bool graded, class Team, class Memory> class SiteOfTeam {
   {
     const PlanView &p = plan;
     const typename Memory::Moments m = memory.moments;
-    for (int l = 0; l < p.target_levels.n; l++) for_level(p.target_levels, l, [&](int k) { contract_one(p, p.targets[k], m); });
+    for (int l = 0; l < p.target_levels.n; l++) for_level(p.target_levels, l, [&](int k) { contract_one<threads_of_warp>(p, p.targets[k], m); });
     double *const scalars = row + n_radial_active(p) + 1;
     if (team.rank() == 0) scalars[-1] = 1;
     for (int alpha = team.rank(); alpha < p.n_scalar; alpha += team.size()) scalars[alpha] = m[p.scalars[alpha]];
@@ -443,12 +447,12 @@ template <bool graded, class Team, class Memory> class SiteOfTeam {
   }
 };
 
-// A plan's tables in the memory of a device
+// A plan's tables in the memory of a device, for warps
 template <class DeviceType> class DevicePlan {
  public:
   explicit DevicePlan(const Plan &plan)
   {
-    on_device = plan.placed([this](const auto &table) {
+    on_device = plan.interleaved(threads_of_warp).placed([this](const auto &table) {
       using Entry = typename std::decay_t<decltype(table)>::value_type;
       using Tables = Kokkos::View<char *, typename DeviceType::memory_space>;
       const std::size_t size = table.size() * sizeof(Entry);
@@ -467,7 +471,6 @@ template <class DeviceType> class DevicePlan {
   PlanView on_device;
 };
 
-constexpr int threads_of_warp = 32, threads_of_team = 128;
 constexpr int warps_at_once = 12;    // of a multiprocessor, each waiting while others work: 168 registers a thread, with which nothing is spilled
 
 // An odd distance between rows: threads that read a column each do not wait for each other.
