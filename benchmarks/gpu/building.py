@@ -71,7 +71,7 @@ def built_before(options: argparse.Namespace) -> tuple[Path, Path]:
 
 def pack(options: argparse.Namespace) -> None:
     """What runs need, with the paths that it has from the root folder: programs find their libraries there."""
-    names = ("lammps-build/lmp", "lammps-build/liblammps.so*", "kokkos/lib*/*.so*", "libcuda.so", "plugins/*.so")
+    names = ("lammps-build/lmp", "lammps-build/liblammps.so*", "kokkos/lib*/*.so*", "plugins/*.so")
     names += ("plugins.log", "runs/*mtp", "runs/flop.json", "lammps-source/potentials/W_2940_2017_2.*")
     with tarfile.open(options.pack, "w:gz") as archive:
         for path in (path for name in names for path in sorted(options.work.glob(name))):
@@ -238,13 +238,15 @@ def the_tool():
 
 
 def stand_in_for_driver(work: Path) -> dict[str, object]:
-    """Where there is no driver, something to link with in place of its library."""
+    """Where there is no driver, something to link with in place of its library: it has its name alone, and programs
+    that were linked with it find the library itself where they run."""
     known = [Path(folder) for folder in ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/cuda/lib64/stubs")]
     if any((folder / "libcuda.so").exists() for folder in known):
         return {}
     empty = work / "libcuda.so"
-    subprocess.run(["gcc", "-shared", "-o", empty, "-x", "c", "/dev/null"], check=True)
-    return {"CUDA_cuda_driver_LIBRARY": empty}
+    subprocess.run(["gcc", "-shared", "-Wl,-soname,libcuda.so.1", "-o", empty, "-x", "c", "/dev/null"], check=True)
+    flags = f"-Wl,--no-as-needed,{empty} -Wl,--unresolved-symbols=ignore-in-shared-libs"
+    return {"CUDA_cuda_driver_LIBRARY": empty, "CMAKE_EXE_LINKER_FLAGS": flags}
 
 
 def architecture_of(capability: str) -> str:

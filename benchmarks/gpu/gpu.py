@@ -50,7 +50,13 @@ PEAK_TFLOPS = {"double": 34.0, "mixed": 67.0}  # of an H100 or H200, without ten
 REGISTERS, WARPS = 65536, 64  # of a multiprocessor of it
 # Largest difference from the CPU, in units of the largest number of its kind: sums in another order; single precision
 TOLERANCES = {"double": 1e-9, "mixed": 1e-4}
-KERNELS = ("AtomsOfTeams", "AtomsOfThreads", "LargestProducts")
+KERNELS = {  # by what their mangled names hold
+    r"AtomsOfThreads": "thread",
+    r"AtomsOfTeams.*?Lb[01]ELi32E": "warp",
+    r"AtomsOfTeams.*?Lb[01]ELi128E": "team",
+    r"AtomsOfTeams.*?Lb[01]ELi0E": "warp or team, table in the device's memory",
+    r"LargestProducts": "products of rows and the inverse",
+}
 SYSTEM = """
 units metal
 lattice fcc 3.61
@@ -372,7 +378,7 @@ def resources(log: Path) -> list[dict]:
     found = {}
     for part in text.split("ptxas info    : Compiling entry")[1:]:
         told = kernel.search(f"Compiling entry{part}")
-        name = told and next((known for known in KERNELS if known in told[1]), None)
+        name = told and next((name for pattern, name in KERNELS.items() if re.search(pattern, told[1])), None)
         if name is None:
             continue
         used = re.search(r"Used (\d+) registers", part)

@@ -471,7 +471,9 @@ template <class DeviceType> class DevicePlan {
   PlanView on_device;
 };
 
-constexpr int warps_at_once = 12;    // of a multiprocessor, each waiting while others work: 168 registers a thread, with which nothing is spilled
+// Of a multiprocessor, each waiting while others work: 168 registers a thread, or 200 for grades, with which nothing is spilled. Where tables are too
+// large for as many, a few, with all registers that compilers want.
+template <bool graded> constexpr int warps_at_once = graded ? 10 : 12;
 
 // An odd distance between rows: threads that read a column each do not wait for each other.
 MTP_FUNCTION constexpr int columns_of(int n_threads)
@@ -542,6 +544,16 @@ template <class T, bool graded> struct AtomsOfThreads {
   MTP_FUNCTION void init(SiteTotals &totals) const { totals = SiteTotals(); }
 };
 
+// Bytes; 0 where it is not known
+inline std::size_t shared_memory_of_multiprocessor()
+{
+#ifdef KOKKOS_ENABLE_CUDA
+  return Kokkos::Cuda().cuda_device_prop().sharedMemPerMultiprocessor;
+#else
+  return 0;
+#endif
+}
+
 // Launches the kernels, and keeps the memory that they need.
 template <class DeviceType> class DeviceSites {
  public:
@@ -566,37 +578,31 @@ template <class DeviceType> class DeviceSites {
   template <class T, bool graded>
   SiteTotals launch(const PlanView &plan, const DeviceAtoms &atoms, const DeviceSums &sums, int team_size, double *rows)
   {
-    SiteTotals totals;
-    if (atoms.n == 0) return totals;
-    const std::size_t n_threads = DeviceType().concurrency();
-    if (team_size == 0) {
-      using Kernel = AtomsOfThreads<T, graded>;
-      const std::size_t n = std::min<std::size_t>(n_threads, atoms.n), n_warps = (n + threads_of_warp - 1) / threads_of_warp;
-      const std::size_t size = n_warps * Kernel::size_for_warp(plan);
-      if (workspace.extent(0) < size) {
-        workspace = Workspace();    // not two at a time
-        workspace = Workspace(Kokkos::view_alloc(Kokkos::WithoutInitializing, "mtp:workspace"), size);
-      }
-      const Kernel kernel{plan, atoms, sums, rows, workspace.data(), n};
-      Kokkos::parallel_reduce("mtp", Kokkos::RangePolicy<DeviceType>(0, static_cast<int>(n)), kernel, totals);
-      return totals;
-    }
+    if (atoms.n == 0) return SiteTotals();
+    if (team_size == 0) return launch_threads<T, graded>(plan, atoms, sums, rows);
+    const std::size_t at_once = std::max(DeviceType().concurrency() / team_size, 1);
+    const int n_teams = static_cast<int>(std::min<std::size_t>(at_once, atoms.n));
     const std::size_t moments = lines(2 * static_cast<std::size_t>(plan.n_moments) * sizeof(double));
     const auto chunk = [&](int columns) {
       return lines(ChunkRows(plan).n * columns * sizeof(T)) + lines((1 + rounds_of_queue * team_size) * sizeof(int));
     };
-    const int n_teams = static_cast<int>(std::min<std::size_t>(std::max<std::size_t>(n_threads / team_size, 1), atoms.n));
     const std::size_t near = Kokkos::TeamPolicy<DeviceType>(n_teams, team_size).scratch_size_max(0);
-    const auto all_near = [&](int max_threads) { return team_size <= max_threads && moments + chunk(columns_of(max_threads)) <= near; };
-    const auto run_near = [&](auto max_threads) {
-      using Bounds = Kokkos::LaunchBounds<max_threads, warps_at_once * threads_of_warp / max_threads>;
-      Kokkos::TeamPolicy<DeviceType, Bounds> policy(n_teams, team_size);
-      policy.set_scratch_size(0, Kokkos::PerTeam(static_cast<int>(moments + chunk(columns_of(max_threads)))));
+    const auto launch_with = [&](auto max_threads, auto warps, std::size_t bytes) {
+      Kokkos::TeamPolicy<DeviceType, Kokkos::LaunchBounds<max_threads, warps * threads_of_warp / max_threads>> policy(n_teams, team_size);
+      policy.set_scratch_size(0, Kokkos::PerTeam(static_cast<int>(bytes)));
       return run(policy, AtomsOfTeams<T, graded, max_threads>{plan, atoms, sums, rows});
     };
-    if (all_near(threads_of_warp)) return run_near(std::integral_constant<int, threads_of_warp>());
-    if (all_near(threads_of_team)) return run_near(std::integral_constant<int, threads_of_team>());
-    Kokkos::TeamPolicy<DeviceType> policy(n_teams, team_size);
+    const auto launch_near = [&](auto max_threads, std::size_t bytes) {
+      constexpr int many = warps_at_once<graded>, few = threads_of_team / threads_of_warp;
+      const std::size_t of_kokkos = 4096 + 2 * sizeof(SiteTotals) * team_size;    // what its reductions take, and some more
+      const bool fit = many * threads_of_warp / max_threads * (bytes + of_kokkos) <= shared_memory_of_multiprocessor();
+      return fit ? launch_with(max_threads, std::integral_constant<int, many>(), bytes)
+                 : launch_with(max_threads, std::integral_constant<int, few>(), bytes);
+    };
+    const std::size_t of_warp = moments + chunk(columns_of(threads_of_warp)), of_team = moments + chunk(columns_of(threads_of_team));
+    if (team_size <= threads_of_warp && of_warp <= near) return launch_near(std::integral_constant<int, threads_of_warp>(), of_warp);
+    if (team_size <= threads_of_team && of_team <= near) return launch_near(std::integral_constant<int, threads_of_team>(), of_team);
+
     const int columns = columns_of(team_size);
     AtomsOfTeams<T, graded, 0> kernel{plan, atoms, sums, rows, columns, 0, 1};
     if (moments > near) kernel.level_of_moments = 1;
@@ -604,9 +610,26 @@ template <class DeviceType> class DeviceSites {
     std::size_t bytes[2] = {0, 0};
     bytes[kernel.level_of_moments] += moments;
     bytes[kernel.level_of_chunk] += chunk(columns);
+    Kokkos::TeamPolicy<DeviceType> policy(n_teams, team_size);
     for (int level = 0; level < 2; level++)
       if (bytes[level]) policy.set_scratch_size(level, Kokkos::PerTeam(static_cast<int>(bytes[level])));
     return run(policy, kernel);
+  }
+
+  // On a device no more threads than it has registers for at a time: what one leaves in the caches serves it for its next atom.
+  template <class T, bool graded> SiteTotals launch_threads(const PlanView &plan, const DeviceAtoms &atoms, const DeviceSums &sums, double *rows)
+  {
+    using Kernel = AtomsOfThreads<T, graded>;
+    constexpr bool on_host = Kokkos::SpaceAccessibility<Kokkos::HostSpace, typename DeviceType::memory_space>::accessible;
+    constexpr int warps_of_multiprocessor = 64;
+    const std::size_t all = DeviceType().concurrency(), at_once = on_host ? all : all / warps_of_multiprocessor * warps_at_once<graded>;
+    const std::size_t n = std::min<std::size_t>(at_once, atoms.n), n_warps = (n + threads_of_warp - 1) / threads_of_warp;
+    const std::size_t size = n_warps * Kernel::size_for_warp(plan);
+    if (workspace.extent(0) < size) {
+      workspace = Workspace();    // not two at a time
+      workspace = Workspace(Kokkos::view_alloc(Kokkos::WithoutInitializing, "mtp:workspace"), size);
+    }
+    return run(Kokkos::RangePolicy<DeviceType>(0, static_cast<int>(n)), Kernel{plan, atoms, sums, rows, workspace.data(), n});
   }
 
   // Kokkos puts the scratch of one team behind that of another as it is: whole lines keep the doubles of all teams aligned

@@ -94,8 +94,7 @@ std::shared_ptr<const mtp::Model> PairMTP::read(const std::string &name)
   } catch (const std::exception &failure) {
     problem = failure.what();
   }
-  const int mine = problem.empty() ? comm->nprocs : comm->me;
-  int first;
+  int mine = problem.empty() ? comm->nprocs : comm->me, first;
   MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, world);
   if (first < comm->nprocs) {
     int length = static_cast<int>(problem.size());

@@ -194,7 +194,7 @@ std::vector<GradedAtom> PairMTPExtrapolation::choose_centres(double select_above
   const auto by_rank = [](const GradedAtom &l, const GradedAtom &r) { return l.before(r); };
   while (chosen.size() < MTP_CENTRES_PER_STEP) {
     const auto best = std::min_element(left.begin(), left.end(), by_rank);
-    const GradedAtom mine = best == left.end() ? GradedAtom() : *best;
+    GradedAtom mine = best == left.end() ? GradedAtom() : *best;    // LAMMPS' stand-in for MPI takes no const
     MPI_Allgather(&mine, sizeof(GradedAtom), MPI_BYTE, offers.data(), sizeof(GradedAtom), MPI_BYTE, world);
     const GradedAtom next = *std::min_element(offers.begin(), offers.end(), by_rank);
     if (next.grade <= 0) break;
