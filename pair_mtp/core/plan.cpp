@@ -72,8 +72,9 @@ void Plan::lay_out_basic_moments(const Basis &basis)
     highest = std::max(highest, nu);
     counts.n_mu[nu] = std::max(counts.n_mu[nu], m.mu + 1);
   }
-  // expansions lead from a degree to the one two below; every degree has a radial function, if only with moments that stay unread
-  for (int nu = highest; nu >= 0; nu--) counts.n_mu[nu] = std::max({counts.n_mu[nu], nu + 2 <= highest ? counts.n_mu[nu + 2] : 0, 1});
+  // expansions lead from a degree to the one two below; every degree has as many radial functions as those above it and at least one, if only with
+  // moments that stay unread
+  for (int nu = highest; nu >= 0; nu--) counts.n_mu[nu] = std::max({counts.n_mu[nu], nu < highest ? counts.n_mu[nu + 1] : 0, 1});
   counts.highest_degree = highest;
   std::vector<int> first_of_degree;
   for (int nu = 0; nu <= highest; nu++) {
@@ -105,7 +106,8 @@ void Plan::lay_out_basic_moments(const Basis &basis)
   expansion_levels = sort_by_depth(expansions, [&](const Expansion &x) { return steps[x.t]; });
 }
 
-// Rows of one target together; targets in the order in which the file completes them, which is one in which they can be computed.
+// Among what can be computed at the same time, long loops come first and those of equal length together: processors foresee their ends, and threads
+// that work side by side wait less for one another.
 void Plan::order_products(const Basis &basis)
 {
   std::vector<int> last_row(counts.n_moments, -1);
@@ -118,9 +120,12 @@ void Plan::order_products(const Basis &basis)
   std::vector<int> order;
   for (const auto &entry : rows_of) order.push_back(entry.first);
   std::sort(order.begin(), order.end(), [&](int l, int r) { return last_row[l] < last_row[r]; });
-  depth.assign(counts.n_moments, 0);
-  for (int t : order) {
+  depth.assign(counts.n_moments, 0);    // the order in which the file completes them is one in which they can be computed
+  for (int t : order)
     for (const Row &row : rows_of[t]) depth[t] = std::max({depth[t], depth[row.p] + 1, depth[row.q] + 1});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int l, int r) { return std::make_pair(depth[l], rows_of[r].size()) < std::make_pair(depth[r], rows_of[l].size()); });
+  for (int t : order) {
     targets.push_back({t, static_cast<int>(rows.size()), static_cast<int>(rows_of[t].size())});
     rows.insert(rows.end(), rows_of[t].begin(), rows_of[t].end());
   }
@@ -154,7 +159,6 @@ void Plan::split_off_energy()
   counts.n_outer_rows = static_cast<int>(outer_rows.size());
 }
 
-// Among what can be computed at the same time, loops of equal length follow one another: processors foresee their ends.
 void Plan::collect_uses(const std::vector<double> &coefficient)
 {
   std::vector<std::vector<Row>> outer(counts.n_moments), inner(counts.n_moments);
@@ -175,7 +179,7 @@ void Plan::collect_uses(const std::vector<double> &coefficient)
   for (int k = 0; k < counts.n_moments; k++)
     if (has_adjoint[k]) uses.push_back({k, 0, static_cast<int>(outer[k].size()), 0, static_cast<int>(inner[k].size()), coefficient[k]});
   std::stable_sort(uses.begin(), uses.end(),
-                   [](const Use &l, const Use &r) { return std::make_pair(l.n_inner, l.n_outer) < std::make_pair(r.n_inner, r.n_outer); });
+                   [](const Use &l, const Use &r) { return std::make_pair(l.n_inner, l.n_outer) > std::make_pair(r.n_inner, r.n_outer); });
   use_levels = sort_by_depth(uses, [&](const Use &use) { return -depth[use.k]; });
   for (Use &use : uses) {
     use.first_outer = static_cast<int>(use_rows.size());

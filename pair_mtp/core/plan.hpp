@@ -58,7 +58,7 @@ struct PlanView {
   int n_species, n_radial, n_chebyshev, n_moments, n_scalar, n_parameters;
   int n_monomials, n_summed;    // monomials, and the moments that are sums over neighbours
   int highest_degree;
-  int n_mu[max_degree + 1];    // radial functions of the moments of a degree
+  int n_mu[max_degree + 1];    // radial functions of the moments of a degree, not more than of the degree below
   double cutoff, min_distance, scaling;
 
   const int *first_moment;    // [n_monomials + 1], of those that are sums of monomial k

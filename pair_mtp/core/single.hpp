@@ -48,7 +48,7 @@ MTP_FUNCTION Single clamped_to_unit(Single x)
   return Single(x.value > 1 ? 1.0f : x.value);
 }
 
-MTP_FUNCTION double widened(double x)
+template <class T> MTP_FUNCTION T widened(T x)
 {
   return x;
 }

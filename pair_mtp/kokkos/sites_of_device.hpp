@@ -224,6 +224,18 @@ template <bool graded, class Team, class Memory> class SiteOfTeam {
     return found;
   }
 
+  // At the cutoff: for the columns of threads that have no neighbour
+  MTP_FUNCTION Neighbour without_weight() const
+  {
+    Neighbour one;
+    one.species = 0;
+    one.distance = T(plan.cutoff);
+    one.u[0][0] = T(1.0);
+    return one;
+  }
+
+  MTP_FUNCTION int n_moments_of(int monomial) const { return plan.first_moment[monomial + 1] - plan.first_moment[monomial]; }
+
   // This thread's column: radial functions and monomials
   MTP_FUNCTION void tabulate(const Neighbour &n) const
   {
@@ -272,14 +284,20 @@ template <bool graded, class Team, class Memory> class SiteOfTeam {
   {
     for (int k = team.rank(); k < plan.n_summed; k += team.size()) memory.moments[k] = 0;
     for_each_chunk([&](const Neighbour &mine, int n_columns) {
-      if (mine.inside) {
-        if (!(widened(mine.distance) > same_place)) SiteTotals::keep_first(totals.coinciding, centre);
-        tabulate(mine);
+      if (mine.inside && !(widened(mine.distance) > same_place)) SiteTotals::keep_first(totals.coinciding, centre);
+      tabulate(mine.inside ? mine : without_weight());
+      if constexpr (Team::alone) {
+        add_to_moments<1>(plan, plan.n_radial, memory.column(rows.f, 0), memory.column(rows.mono, 0), memory.moments);
+        return;
       }
+      const int at_once = neighbours_at_once, n_padded = (n_columns + at_once - 1) / at_once * at_once;
       team.barrier();
-      for (int k = team.rank(); k < plan.n_monomials; k += team.size())
-        add_monomial(plan.first_moment[k + 1] - plan.first_moment[k], n_columns, memory.columns(), memory.column(rows.f, 0).first,
-                     memory.column(rows.mono + k, 0).first, memory.moments + plan.first_moment[k]);
+      for (int first = 0; first < plan.n_monomials; first += team.size()) {
+        const int k = first + team.rank();
+        if (k < plan.n_monomials)
+          add_monomial(n_moments_of(k), n_moments_of(first), n_padded < team.size() ? n_padded : team.size(), memory.columns(),
+                       memory.column(rows.f, 0).first, memory.column(rows.mono + k, 0).first, memory.moments + plan.first_moment[k]);
+      }
       team.barrier();
     });
   }
@@ -472,7 +490,7 @@ template <class DeviceType> class DevicePlan {
 };
 
 // Of a multiprocessor, each waiting while others work: 168 registers a thread, or 200 for grades, with which nothing is spilled. Where tables are too
-// large for as many, a few, with all registers that compilers want.
+// large for as many, fewer, with all registers that compilers want.
 template <bool graded> constexpr int warps_at_once = graded ? 10 : 12;
 
 // An odd distance between rows: threads that read a column each do not wait for each other.
@@ -587,17 +605,17 @@ template <class DeviceType> class DeviceSites {
       return lines(ChunkRows(plan).n * columns * sizeof(T)) + lines((1 + rounds_of_queue * team_size) * sizeof(int));
     };
     const std::size_t near = Kokkos::TeamPolicy<DeviceType>(n_teams, team_size).scratch_size_max(0);
-    const auto launch_with = [&](auto max_threads, auto warps, std::size_t bytes) {
-      Kokkos::TeamPolicy<DeviceType, Kokkos::LaunchBounds<max_threads, warps * threads_of_warp / max_threads>> policy(n_teams, team_size);
+    const auto launch_with = [&](auto max_threads, auto teams_at_once, std::size_t bytes) {
+      Kokkos::TeamPolicy<DeviceType, Kokkos::LaunchBounds<max_threads, teams_at_once>> policy(n_teams, team_size);
       policy.set_scratch_size(0, Kokkos::PerTeam(static_cast<int>(bytes)));
       return run(policy, AtomsOfTeams<T, graded, max_threads>{plan, atoms, sums, rows});
     };
     const auto launch_near = [&](auto max_threads, std::size_t bytes) {
-      constexpr int many = warps_at_once<graded>, few = threads_of_team / threads_of_warp;
+      constexpr int many = warps_at_once<graded> * threads_of_warp / max_threads;
       const std::size_t of_kokkos = 4096 + 2 * sizeof(SiteTotals) * team_size;    // what its reductions take, and some more
-      const bool fit = many * threads_of_warp / max_threads * (bytes + of_kokkos) <= shared_memory_of_multiprocessor();
+      const bool fit = many * (bytes + of_kokkos) <= shared_memory_of_multiprocessor();
       return fit ? launch_with(max_threads, std::integral_constant<int, many>(), bytes)
-                 : launch_with(max_threads, std::integral_constant<int, few>(), bytes);
+                 : launch_with(max_threads, std::integral_constant<int, 1>(), bytes);
     };
     const std::size_t of_warp = moments + chunk(columns_of(threads_of_warp)), of_team = moments + chunk(columns_of(threads_of_team));
     if (team_size <= threads_of_warp && of_warp <= near) return launch_near(std::integral_constant<int, threads_of_warp>(), of_warp);

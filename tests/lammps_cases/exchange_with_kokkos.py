@@ -108,7 +108,7 @@ def explored(variant: str, radius: float) -> tuple:
     assert abs(exchanged - energy) > 1e-3 * abs(energy)
     run.command(f"pair_coeff * * {file.with_name('other.almtp')} Si")
     run.command("run 0")
-    assert run.get_thermo("pe") == exchanged
+    assert abs(run.get_thermo("pe") - exchanged) < 1e-12 * abs(exchanged)  # threads of a device add in any order
 
     run.command("fix_modify back restore")
     trusted = int(run.get_thermo("step"))
