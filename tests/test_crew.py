@@ -8,6 +8,7 @@ import mpi4py.MPI as MPI
 import pytest
 from ase import Atoms
 
+from mtp import figures
 from mtp.errors import Error
 from mtp.learning.crew import Crew
 from mtp.learning.loop import STUCK, Loop, _advice, _summary
@@ -216,6 +217,21 @@ def test_the_status_names_walks_and_steps():
         "  300 K: went back from step 50 to step 30; first above `break`: step 43",
         "  300 K: went back from step 50 to step 30",
     ]
+
+
+def test_the_figure_names_the_walks_in_which_the_newest_labels_were_met(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr("mtp.figures._save", lambda figure, path: drawn.append(figure))
+    met = [{"300 K": 2, "600 K": 0}, {"300 K": 1}, {"600 K": 3}, {"300 K": 0, "600 K": 0}]
+    fixed = {"train": {"force_eV_per_A": {"rmse": 0.1}}, "new": None, "highest_grade": 3.0, "histogram": [1] * 10}
+    fixed |= {"labelled": 5, "failed": 0, "selected": 1}
+    rounds = [
+        fixed | {"round": k, "passages": [{"title": title, "flagged": n} for title, n in walks.items()]}
+        for k, walks in enumerate(met)
+    ]
+    figures.learning(tmp_path / "learning.png", rounds, 2, 10)
+    names = {text.get_text(): text.xy[0] for text in drawn[0].axes[0].texts}
+    assert names == {"first data": 0, "300 K": 1.5, "600 K": 3}  # in the middle of their rounds
 
 
 def test_a_fit_that_data_do_not_determine_says_how_to_go_on(monkeypatch, tmp_path):
