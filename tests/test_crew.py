@@ -8,6 +8,7 @@ import mpi4py.MPI as MPI
 import pytest
 from ase import Atoms
 
+from mtp import figures
 from mtp.errors import Error
 from mtp.learning.crew import Crew
 from mtp.learning.loop import STUCK, Loop, _advice, _summary
@@ -76,7 +77,7 @@ def test_a_walk_that_broke_does_not_count_and_the_others_follow():
     learning = crew({(1, 0): ("break", 10)})
     assert legs(learning) == ["walk 0", "walk 1"]
     assert learning.wants
-    assert learning.take(None, None) == [{"walk": "walk 1", "from": 10, "to": 10}]
+    assert learning.take(None, None) == [{"walk": "walk 1", "from": 10, "to": 10, "first": None}]
     assert learning.passed == [0, 0, 0]
     # walk 1 goes on to its end, but only a whole walk is a pass
     assert legs(learning) == ["walk 1", "walk 2", "walk 0", "walk 1"]
@@ -210,6 +211,27 @@ def test_the_status_names_walks_and_steps():
     state = {"labelled": 1, "pending": 0, "failed": 0, "passes": 0, "needed": 1, "round": 2, "phase": "walking"}
     told = Status({**state, "walks": [walk], "rollbacks": []}, [], 1.0, {"300 K": "Step 120, Temp 290"}).lines()
     assert told[1] == "  300 K (walk 1, of 3), turn 0: Step 120 of 500, Temp 290"
+    backs = [{"walk": "300 K", "from": 50, "to": 30, "first": first} for first in (43, None)]
+    told = Status({**state, "walks": [], "rollbacks": backs}, [], 1.0, {}).lines()
+    assert told[1:] == [
+        "  300 K: went back from step 50 to step 30; first above `break`: step 43",
+        "  300 K: went back from step 50 to step 30",
+    ]
+
+
+def test_the_figure_names_the_walks_in_which_the_newest_labels_were_met(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr("mtp.figures._save", lambda figure, path: drawn.append(figure))
+    met = [{"300 K": 2, "600 K": 0}, {"300 K": 1}, {"600 K": 3}, {"300 K": 0, "600 K": 0}]
+    fixed = {"train": {"force_eV_per_A": {"rmse": 0.1}}, "new": None, "highest_grade": 3.0, "histogram": [1] * 10}
+    fixed |= {"labelled": 5, "failed": 0, "selected": 1}
+    rounds = [
+        fixed | {"round": k, "passages": [{"title": title, "flagged": n} for title, n in walks.items()]}
+        for k, walks in enumerate(met)
+    ]
+    figures.learning(tmp_path / "learning.png", rounds, 2, 10)
+    names = {text.get_text(): text.xy[0] for text in drawn[0].axes[0].texts}
+    assert names == {"first data": 0, "300 K": 1.5, "600 K": 3}  # in the middle of their rounds
 
 
 def test_a_fit_that_data_do_not_determine_says_how_to_go_on(monkeypatch, tmp_path):

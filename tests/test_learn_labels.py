@@ -3,6 +3,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 
@@ -114,6 +115,28 @@ def test_energies_that_are_off_by_100_eV_in_64_atoms_are_refused_in_every_round(
     )
     np.testing.assert_allclose(honest, 0, atol=1e-9)
     np.testing.assert_allclose(lying, 100, atol=1e-9)
+
+
+KILLED = """
+import os, signal
+import mtp.labelling
+mtp.labelling.judge_together = lambda *told: os.kill(os.getpid(), signal.SIGKILL)
+from mtp.cli import main
+main()
+"""
+
+
+def test_labels_that_were_stored_before_a_kill_and_not_judged_are_judged_before_the_fit(mtp, tmp_path, monkeypatch):
+    settings(tmp_path, "rounds = 1\n" + SILICON % ase_labeller("Lying"), *SIXTY_FOUR)
+    lies = {"LIE": "100 eV", "LIES": "0", "COUNTED": str(tmp_path / "counted")}
+    for name, value in lies.items():
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "-c", KILLED, "learn", "learn.toml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (count(tmp_path, "labelled"), count(tmp_path, "pending"), count(tmp_path, "failed")) == (5, 0, 0)
+    output = mtp(tmp_path, "learn", "learn.toml", **lies).stdout
+    assert "is set aside: nonsense: the energy lies" in output.partition("round 0: fitting to 4 configurations")[0]
 
 
 def off(atoms: Atoms) -> float:

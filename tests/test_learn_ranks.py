@@ -3,6 +3,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,42 @@ def alone(mtp, tmp_path_factory):
 def test_any_number_of_ranks_learns_the_same(mtp, tmp_path, alone, ranks):
     settings(tmp_path, SILICON % TERSOFF, *HOT)
     learned(mtp(tmp_path, "learn", "learn.toml", ranks=ranks))
+    same(tmp_path / "run", alone)
+
+
+def test_some_breaks_were_found_late_and_their_first_step_is_learned(alone):
+    data, rounds = consistent(alone)
+    found = [p for record in rounds for p in record["passages"] if p["retraced"]]
+    assert found
+    assert all(10 < p["retraced"]["grade"] <= p["highest_grade"] for p in found)
+    grades = {atoms.info["grade"] for atoms in data.labelled() if atoms.info["round"] > 0}
+    assert grades & {p["retraced"]["grade"] for p in found}
+    backs = [back for record in rounds for back in record["rollbacks"]]
+    assert {p["retraced"]["step"] for p in found} == {back["first"] for back in backs} - {None}
+
+
+KILLED = """
+import os, signal
+from mtp.learning.memory import MemoryWalk
+
+def dies(self, interval, grade_every=MemoryWalk._grade_every):
+    grade_every(self, interval)
+    if interval == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+MemoryWalk._grade_every = dies
+from mtp.cli import main
+main()
+"""
+
+
+def test_a_loop_that_is_killed_between_a_break_and_its_first_step_learns_the_same(mtp, tmp_path, alone):
+    settings(tmp_path, SILICON % TERSOFF, *HOT)
+    command = [sys.executable, "-c", KILLED, "learn", "learn.toml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert json.loads((tmp_path / "run" / "state.json").read_text())["phase"] == "walking"
+    learned(mtp(tmp_path, "learn", "learn.toml"))
     same(tmp_path / "run", alone)
 
 

@@ -220,14 +220,15 @@ def test_options_of_lammps_command_line_reach_it_in_memory(potential, tmp_path):
 
 
 def learned_on_the_way(walking, potential, folder):
-    """A walk to its end, with another potential at each break; the breaks, and the potentials and when they came."""
+    """A walk to its end, with another potential at each break; the breaks, each with the first step above it where that
+    was looked for, and the potentials and when they came."""
     breaks, swaps = [], [(0, potential)]
     while not (passage := walking.go_on()).finished:
         assert passage.failure is None
         following = scaled(potential, 1 + 0.05 * len(swaps), 1.4 ** len(swaps))
         step = walking.take(following, save(following, folder / f"{len(swaps)}.almtp"))
         assert step <= passage.break_step
-        breaks.append(passage.break_step)
+        breaks.append((passage.break_step, passage.retraced and passage.retraced["step"]))
         swaps.append((step, following))
     return breaks, swaps, passage
 
@@ -278,6 +279,68 @@ def test_lammps_elsewhere_meets_the_same(walk, potential, tmp_path, thresholds):
         np.testing.assert_allclose(elsewhere.cell, here.cell, rtol=0, atol=1e-9)
         shift = elsewhere.get_scaled_positions() - here.get_scaled_positions()
         np.testing.assert_allclose(shift, np.round(shift), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_the_candidate_of_a_break_is_the_first_step_above_it_on_the_path(walk, kind):
+    hot = {"temperatures": [1500.0], "steps": 100}
+    path = walk(SI["diamond"], **hot).go_on()  # graded at each step
+    grades = {atoms.info["step"]: atoms.info["grade"] for atoms in path.flagged}
+    seen = {step: grade for step, grade in grades.items() if step % 25 == 0}
+    assert seen[75] > 30 * seen[50]
+    thresholds = {"select": np.sqrt(seen[25] * seen[50]), "break": seen[75] / 20}
+    first = min(step for step, grade in grades.items() if grade > thresholds["break"])
+    assert 50 < first < 75
+
+    passage = walk(SI["diamond"], kind=kind, selection={"interval": 25, **thresholds}, **hot).go_on()
+    assert (passage.break_step, passage.end) == (75, 75)
+    assert passage.highest_grade == pytest.approx(seen[75], rel=1e-7)  # sums in another order, amplified
+    assert passage.histogram == histogram(seen[step] for step in (0, 25, 50, 75))
+    assert passage.retraced == {"step": first, "grade": pytest.approx(grades[first], rel=1e-7)}
+    assert [atoms.info["step"] for atoms in passage.flagged] == [50, first]
+    found, expected = passage.flagged[-1], next(atoms for atoms in path.flagged if atoms.info["step"] == first)
+    assert found.info["grade"] == pytest.approx(grades[first], rel=1e-7)
+    shift = found.get_scaled_positions() - expected.get_scaled_positions()
+    np.testing.assert_allclose(shift, np.round(shift), rtol=0, atol=1e-9)
+
+
+NOISE = """
+units metal
+atom_modify map array
+boundary p p p
+read_data silicon.data
+# mtp: potential Si
+velocity all create 1500 ${seed}
+fix 1 all nve
+fix 2 all langevin 1500 1500 0.02 ${seed}
+# mtp: run 200
+"""
+
+
+@pytest.mark.parametrize("potential", ["neighbourhood"], indirect=True)
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_random_numbers_may_lead_around_a_break_and_the_walk_goes_on(walk, potential, tmp_path, kind):
+    """The steps that are walked once more are others then: what is taken passed `break` all the same."""
+    write_data(tmp_path / "silicon.data", SI["diamond"], ["Si"])
+    (tmp_path / "noise.in").write_text(NOISE)
+    script = marked(tmp_path / "noise.in", SPECIES)
+    grades = [atoms.info["grade"] for atoms in walk.of_script(script).go_on().flagged]
+    thresholds = {"select": np.quantile(grades, 0.3), "break": np.quantile(grades, 0.5)}
+    walking = walk.of_script(script, kind, {**thresholds, "interval": 10})
+    breaks = 0
+    while not (passage := walking.go_on()).finished and breaks < 8:
+        breaks += 1
+        assert passage.failure is None
+        last = passage.flagged[-1].info
+        assert last["grade"] > thresholds["break"]
+        if passage.retraced is not None:
+            assert passage.retraced == {key: last[key] for key in ("step", "grade")}
+            assert last["step"] <= passage.break_step
+        else:
+            assert last["step"] == passage.break_step
+        back = walking.take(potential, save(potential, tmp_path / "same.almtp"))
+        assert back <= passage.break_step  # that step itself, where the other way there can be trusted
+    assert breaks
 
 
 @pytest.mark.parametrize("potential", ["neighbourhood"], indirect=True)

@@ -29,6 +29,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "0.55"  # also told
 COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#56b4e9", "#7b3f00", "#000000")
 MARKERS = "os^Dv<>P"
 RESOLUTION = 200  # dots per inch
+LONGEST_NAME = 24  # in a figure
 POINTS = 20000  # drawn at most of one data set in one panel
 
 
@@ -235,12 +236,14 @@ def distances(
 def learning(path: str | os.PathLike, rounds: Sequence[Mapping], select: float, break_above: float) -> None:
     """Rounds of a learning loop: force errors, highest grade, steps by their grade, and numbers of configurations.
 
+    Bands tell in which walk the newest labels of a round were met, because errors grow where walks get harder.
+
     Raises Error where the file cannot be written.
     """
     number = [r["round"] for r in rounds]
     with rc_context(STYLE):
         figure = Figure(figsize=(5.2, 8.0), layout="constrained")
-        errors, grades, steps, counts = figure.subplots(4, 1, sharex=True)
+        errors, grades, steps, counts = panels = figure.subplots(4, 1, sharex=True)
 
         after = [r["train"]["force_eV_per_A"]["rmse"] for r in rounds]
         fresh = [(r["round"], r["new"]["force_eV_per_A"]["rmse"]) for r in rounds if r["new"]]
@@ -280,8 +283,34 @@ def learning(path: str | os.PathLike, rounds: Sequence[Mapping], select: float, 
 
         for axes in (errors, counts):  # above the axes, where no data are
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0, handlelength=1.8)
+        _bands(panels, rounds)
         figure.align_ylabels()
         _save(figure, path)
+
+
+def _bands(panels: Sequence[Axes], rounds: Sequence[Mapping]) -> None:
+    """Every other one shaded, with its name above the first panel."""
+    names = ["first data"]
+    for record in rounds[:-1]:
+        met = dict.fromkeys(p["title"] for p in record["passages"] if p["flagged"])
+        names.append(" + ".join(met) or names[-1])
+    begins = [k for k, name in enumerate(names) if k == 0 or name != names[k - 1]]
+    for number, (begin, end) in enumerate(zip(begins, [*begins[1:], len(names)], strict=True)):
+        first, last = rounds[begin]["round"], rounds[end - 1]["round"]
+        for axes in panels if number % 2 else ():
+            axes.axvspan(first - 0.5, last + 0.5, color="0.93", lw=0, zorder=-1)
+        name = names[begin] if len(names[begin]) <= LONGEST_NAME else f"{names[begin][: LONGEST_NAME - 1]}…"
+        place = {"xy": ((first + last) / 2, 1), "xytext": (0, 18), "textcoords": "offset points"}
+        panels[0].annotate(
+            _plain(name),
+            **place,
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            ha="center",
+            va="bottom",
+            color=GREY,
+            fontsize=7,
+        )
 
 
 def _grade_panel(axes: Axes, rounds: Sequence[Mapping]) -> None:

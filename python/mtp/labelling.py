@@ -68,6 +68,24 @@ def label_pending(
         queue.wait()
 
 
+def judge_together(dataset: Dataset, settings: Labelling, say: Callable[[str], None]) -> None:
+    """Judge all again that the labeller gave, and set nonsense aside: what came first was not known as such. Those of
+    the newest round alone are judged by the others near them, which have been judged before.
+
+    A LabelQueue does so when the last of its candidates is stored; who goes on after a kill in between has to.
+    """
+    known = dataset.labelled()
+    computed = {atoms.info["id"] for atoms in dataset.labelled(given=False)}
+    newest = max((atoms.info["round"] for atoms in known), default=0)
+    fresh = {k for k, atoms in enumerate(known) if atoms.info["round"] == newest and atoms.info["id"] in computed}
+    doubts = doubt_work(known, fresh, settings.work_bound) | doubt_energies(known, settings.energy_bound)
+    for k, message in sorted(doubts.items()):
+        id = known[k].info["id"]
+        if id in computed:
+            dataset.set_aside(id, message)
+            say(f"candidate {id} is set aside: nonsense: {message}")
+
+
 @dataclass(frozen=True)
 class _Try:
     id: int
@@ -179,7 +197,7 @@ class LabelQueue:
         done = [future for future in self._jobs if future.done()]
         n_left = sum(self._settle(future) for future in done)
         if n_left and not self._jobs:
-            self._set_aside()
+            judge_together(self.dataset, self.settings, self.say)
             self._n_submitted = self._n_done = 0
         return n_left
 
@@ -289,20 +307,6 @@ class LabelQueue:
                 self._prediction = Prediction(self._potential, self._known)
             message = self._prediction.doubt(labelled, self.settings.prediction_bound)
         return message
-
-    def _set_aside(self) -> None:
-        """Judge all again that the labeller gave: nonsense that came first was not known as such. Those of the newest
-        round alone are judged by the others near them, which have been judged before."""
-        known = self.dataset.labelled()
-        computed = {atoms.info["id"] for atoms in self.dataset.labelled(given=False)}
-        newest = max((atoms.info["round"] for atoms in known), default=0)
-        fresh = {k for k, atoms in enumerate(known) if atoms.info["round"] == newest and atoms.info["id"] in computed}
-        doubts = doubt_work(known, fresh, self.settings.work_bound) | doubt_energies(known, self.settings.energy_bound)
-        for k, message in sorted(doubts.items()):
-            id = known[k].info["id"]
-            if id in computed:
-                self.dataset.set_aside(id, message)
-                self.say(f"candidate {id} is set aside: nonsense: {message}")
 
 
 def _count(n: int, what: str) -> str:

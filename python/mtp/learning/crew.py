@@ -20,13 +20,15 @@ Make = Callable[[int, MPI.Comm], Walk]
 
 @dataclass
 class Post:
-    """What rank 0 knows of a group: the walk it is on (None: none), at which turn and step; whether it has begun under
-    the potential in hand, has met something to learn, and waits for another potential."""
+    """What rank 0 knows of a group: the walk it is on (None: none), at which turn and step; the first step above
+    `break`, where it was retraced; whether it has begun under the potential in hand, has met something to learn, and
+    waits for another potential."""
 
     walk: int | None = None
     turn: int = 0
     title: str = ""
     step: int = 0
+    first: int | None = None
     fresh: bool = False
     met: bool = False
     waits: bool = False
@@ -109,13 +111,13 @@ class Crew:
 
     def take(self, potential: Potential, path: Path) -> list[dict]:
         """Exchange the potential in all walks; those that broke go back to what could be trusted. Returns where from
-        and where to."""
+        and where to, and the first step above `break` where it is known."""
         walk = self._walk
         backs = from_leaders(self.comm, self._leaders, lambda: walk and walk.take(potential, path))
         rollbacks = []
         for post, back in zip(self.posts, backs, strict=True):
             if back is not None:
-                rollbacks.append({"walk": post.title, "from": post.step, "to": back})
+                rollbacks.append({"walk": post.title, "from": post.step, "to": back, "first": post.first})
             post.waits = post.met = False
             post.fresh = back == 0
         self.passed = [0] * self.n_walks
@@ -142,6 +144,7 @@ class Crew:
 
     def _book(self, post: Post, passage: Passage) -> None:
         post.title, post.step = passage.title, passage.end
+        post.first = passage.retraced and passage.retraced["step"]
         post.met = post.met or bool(passage.flagged)
         self.wants = self.wants or not passage.complete or (post.met and (passage.finished or self._eager))
         if passage.finished:

@@ -7,6 +7,8 @@ Of each piece of a walk there are, in the walk's folder,
     log.lammps         LAMMPS' log
     grades.txt         step and highest grade, wherever grades were computed
     flagged.STEP.dump  the last configurations above `select`, as many as FRAMES and ATOMS_ON_DISC allow, until read
+    retraced.txt       after a break, the same of every step from the state kept to the first above `break`
+    first.STEP.dump    the configuration of that step, until read
     restart            the state from which the next piece goes on: after a break, the last that could be trusted
     end.json           that LAMMPS has come to the end of the run, and how
     rest.done          that what the user's input wants after the run is done, too
@@ -25,6 +27,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import mpi4py.MPI as MPI
@@ -122,7 +125,10 @@ class FileWalk(Walk):
         grades = _grades(place / "grades.txt")
         passage = Passage(self.title, begin, max([begin, *grades]), max(grades.values(), default=0.0))
         passage.histogram = histogram(grades.values())
-        flagged += self._read(place, grades, passage)
+        passage.flagged = self._read(place, grades, passage)
+        self._retrace(place, passage)
+        flagged += passage.flagged
+        passage.flagged = []  # other ranks get the passage
         try:
             end = json.loads((place / "end.json").read_text())
         except (OSError, ValueError):
@@ -141,6 +147,14 @@ class FileWalk(Walk):
             (self._place_of(self._pieces - 1) / "restart").unlink(missing_ok=True)
         self._pieces += 1
         return passage
+
+    def _retrace(self, place: Path, passage: Passage) -> None:
+        """Find the first step above `break` among those that were walked once more."""
+        grades = _grades(place / "retraced.txt")
+        flagged = [atoms for parts in self._frames(place, "first", grades) for atoms in parts]
+        first = min((step for step, grade in grades.items() if grade > self.selection.break_above), default=None)
+        if first is not None:  # random numbers may have led around it
+            passage.retrace(first, grades[first], flagged)
 
     def _place_of(self, piece: int) -> Path:
         return self._place / f"piece_{piece:06d}"
@@ -167,11 +181,13 @@ class FileWalk(Walk):
         variables = {**script.variables, "seed": str(seed_of(*seeds))}
         piece = f"({step}+{steps})" if steps is not None else "1e15"
         column = " c_mtp_grade" if self._local else ""
+        frame, form = f"id type x y z{column}", "sort id format float %.17g"
         least, most = FRAMES
         frames = (
             f"maxfiles $(ternary(v_mtp_frames<{least},{least},ternary(v_mtp_frames>{most},{most},v_mtp_frames)):%.0f)"
         )
-        watch = f"{selection.interval} {selection.select} {_number(selection.break_above)}"
+        limit, grades = _number(selection.break_above), "$(step) $(c_mtp_grade:%.17g)"
+        part = "upto start $(v_mtp_first:%.0f) stop $(v_mtp_last:%.0f)"
         return "\n".join(
             [
                 *(f'variable {name} index "{value}"' for name, value in variables.items()),
@@ -185,16 +201,25 @@ variable mtp_end equal floor((v_mtp_last<{piece})*v_mtp_last+(v_mtp_last>={piece
 compute mtp_grade all mtp/grade
 variable mtp_known equal "c_mtp_grade <= {selection.select}"
 variable mtp_frames equal floor({ATOMS_ON_DISC}/atoms)
-dump mtp_flagged all custom {selection.interval} "{place}/flagged.*.dump" id type x y z{column}
-dump_modify mtp_flagged skip v_mtp_known sort id format float %.17g {frames}
-fix mtp_grades all print {selection.interval} "$(step) $(c_mtp_grade:%.17g)" file "{place}/grades.txt" screen no
+dump mtp_flagged all custom {selection.interval} "{place}/flagged.*.dump" {frame}
+dump_modify mtp_flagged skip v_mtp_known {form} {frames}
+fix mtp_grades all print {selection.interval} "{grades}" file "{place}/grades.txt" screen no
 timer timeout off
-fix mtp_rollback all mtp/rollback {watch}
-run $(v_mtp_end:%.0f) upto start $(v_mtp_first:%.0f) stop $(v_mtp_last:%.0f)
+fix mtp_rollback all mtp/rollback {selection.interval} {selection.select} {limit}
+run $(v_mtp_end:%.0f) {part}
 variable mtp_stopped equal $(step)
 variable mtp_broke equal $(f_mtp_rollback[1])
 variable mtp_over equal $(f_mtp_rollback[1]<0&&(step>=v_mtp_last||step<v_mtp_end))
 if "${{mtp_broke}} >= 0" then "fix_modify mtp_rollback restore"
+if "{selection.interval} == 1 || $(v_mtp_broke-step) <= 1" then "jump SELF mtp_told"
+undump mtp_flagged
+variable mtp_near equal "c_mtp_grade <= {limit}"
+dump mtp_first all custom 1 "{place}/first.*.dump" {frame}
+dump_modify mtp_first skip v_mtp_near {form}
+fix mtp_grades all print 1 "{grades}" file "{place}/retraced.txt" screen no
+run $(v_mtp_broke:%.0f) {part}
+fix_modify mtp_rollback restore
+label mtp_told
 write_restart "{place}/restart"
 print """
                 f"""'{{"first": $(v_mtp_first), "stopped": ${{mtp_stopped}}, """
@@ -235,21 +260,25 @@ print "" file "{place}/rest.done" screen no
         """The most extrapolative of what a piece has left, whose frames are removed."""
         kept: list[Atoms] = []
         n_steps = sum(grade > self.selection.select for grade in grades.values())
-        for path in sorted(place.glob("flagged.*.dump"), key=lambda path: int(path.name.split(".")[1])):
-            columns = {"c_mtp_grade": "grade"} if self._local else {}
-            for frame in dump(path, self.script.elements, "metal", columns):
-                if not isinstance(frame, Atoms):
-                    continue  # cut off when LAMMPS ended
-                n_steps -= 1
-                kept += self._parts(frame, grades)
+        for parts in self._frames(place, "flagged", grades):
+            n_steps -= 1
+            kept += parts
             excess = len(kept) - self.selection.capacity
             if excess > 0:
                 kept.sort(key=lambda atoms: -atoms.info["grade"])
                 del kept[-excess:]
                 passage.n_dropped += excess
-            path.unlink()
         passage.n_dropped += max(0, n_steps)
         return sorted(kept, key=lambda atoms: atoms.info["step"])
+
+    def _frames(self, place: Path, name: str, grades: dict[int, float]) -> Iterator[list[Atoms]]:
+        """What is kept of each frame of a dump, which is removed."""
+        columns = {"c_mtp_grade": "grade"} if self._local else {}
+        for path in sorted(place.glob(f"{name}.*.dump"), key=lambda path: int(path.name.split(".")[1])):
+            for frame in dump(path, self.script.elements, "metal", columns):
+                if isinstance(frame, Atoms):  # not one that was cut off when LAMMPS ended
+                    yield self._parts(frame, grades)
+            path.unlink()
 
     def _parts(self, frame: Atoms, grades: dict[int, float]) -> list[Atoms]:
         """What is kept of a frame: itself, or neighbourhoods in it."""

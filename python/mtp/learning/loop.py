@@ -414,6 +414,8 @@ def _described(passage: Passage) -> str:
     text += f" ({passage.n_dropped} more dropped)" if passage.n_dropped else ""
     if passage.failure is not None:
         return f"{text}; failed: {passage.failure}"
+    if passage.retraced is not None:
+        return "{}; stopped; first above `break`: {grade:.3g} at step {step}".format(text, **passage.retraced)
     return text + ("; stopped" if passage.break_step is not None else "; to its end" if passage.finished else "")
 
 

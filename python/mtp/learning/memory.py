@@ -62,11 +62,9 @@ class MemoryWalk(Walk):
             self._file(self.script.before)
             self._commands(pair_commands(self.script, path))
             self._file(self.script.after)
-            self._commands(f"""
-                timer timeout off
-                fix mtp_grades all pair {interval} mtp/extrapolation gamma 1
-                fix mtp_rollback all mtp/rollback {interval}
-            """)
+            self._commands("timer timeout off")
+            self._grade_every(interval)
+            self._commands(f"fix mtp_rollback all mtp/rollback {interval}")
         except Exception as error:
             raise Error(f"{self.title}: LAMMPS: {_said(error)}") from None
         (self._style,) = live.styles(self._lammps)
@@ -77,18 +75,16 @@ class MemoryWalk(Walk):
         self._end = self._begin + self.script.steps
 
     def go_on(self, steps: int | None = None) -> Passage:
-        self._style.clear()
         passage = Passage(self.title, self._step, self._step)
         end = self._end if steps is None else min(self._end, self._step + steps)
-        try:
-            self._commands(f"run {end} upto start {self._begin} stop {self._end}")
-        except Exception as error:
-            passage.failure, self._failed = _said(error), True
+        passage.failure = self._run_to(end)
         facts = self._style.facts
         passage.end, passage.highest_grade, passage.break_step = self._step, facts.highest_grade, facts.break_step
         passage.histogram, passage.n_dropped = facts.histogram, facts.n_dropped
         passage.flagged = live.gather_flagged(self._style, self._species, self.comm)
         self._broke = passage.break_step is not None
+        if self._broke and not self._failed:
+            self._go_back(passage)
         # a leg that stops short without a break has been ended by the input itself, as by fix halt
         passage.finished = passage.complete and (self._step >= self._end or self._step < end)
         if passage.finished and self.script.rest.strip():
@@ -105,16 +101,44 @@ class MemoryWalk(Walk):
             self.begin(potential, path, self._turn)
             return self._begin
         self._style.set_potential(potential)
-        if not self._broke:
-            return None
-        self._broke = False
-        self._commands("fix_modify mtp_rollback restore")
-        return self._step
+        broke, self._broke = self._broke, False
+        return self._step if broke else None
 
     def close(self) -> None:
         if self._lammps is not None:
             self._lammps.close()
         self._lammps = None
+
+    def _run_to(self, end: int) -> str | None:
+        """Watch a run; returns what LAMMPS said if it failed."""
+        self._style.clear()
+        try:
+            self._commands(f"run {end} upto start {self._begin} stop {self._end}")
+        except Exception as error:
+            self._failed = True
+            return _said(error)
+        return None
+
+    def _go_back(self, passage: Passage) -> None:
+        """From a break to the state kept; where steps without grades lie between, by walking once more, with grades on
+        every step, to the first above `break`."""
+        self._commands("fix_modify mtp_rollback restore")
+        if self.selection.interval == 1 or passage.break_step - self._step <= 1:
+            return
+        self._grade_every(1)
+        passage.failure = self._run_to(passage.break_step)
+        if passage.failure is not None:
+            return
+        facts = self._style.facts
+        flagged = live.gather_flagged(self._style, self._species, self.comm)
+        if facts.break_step is not None:  # random numbers may have led around it
+            passage.retrace(facts.break_step, facts.highest_grade, flagged)
+        self._grade_every(self.selection.interval)
+        self._commands("fix_modify mtp_rollback restore")
+
+    def _grade_every(self, interval: int) -> None:
+        """Said again, the fix keeps its place among the others, as the state kept wants it."""
+        self._commands(f"fix mtp_grades all pair {interval} mtp/extrapolation gamma 1")
 
     def _radius(self, potential: Potential) -> float | None:
         """Within it are as many atoms as a cut looks at, at the density of the run; None: keep whole configurations."""

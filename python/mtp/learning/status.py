@@ -78,7 +78,8 @@ def _is_row(line: str) -> bool:
 
 
 def _rollback(back: dict) -> str:
-    return f"{back['walk']}: went back from step {back['from']} to step {back['to']}"
+    text = f"{back['walk']}: went back from step {back['from']} to step {back['to']}"
+    return text if back.get("first") is None else f"{text}; first above `break`: step {back['first']}"
 
 
 def _ago(seconds: float) -> str:

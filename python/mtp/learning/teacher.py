@@ -13,7 +13,7 @@ from mtp import structures
 from mtp.errors import Error
 from mtp.evaluation import compare
 from mtp.fit import Step, fit
-from mtp.labelling import LabelQueue, add_given
+from mtp.labelling import LabelQueue, add_given, judge_together
 from mtp.learning import target
 from mtp.learning.choice import choose, nearest
 from mtp.learning.folder import Folder
@@ -47,13 +47,16 @@ class Teacher:
     def begin_to_label(self, number: int) -> None:
         """Submit everything that is pending; `labelled` stores what comes back."""
         self._number = number
-        if self.folder.dataset.pending():
+        dataset = self.folder.dataset
+        if dataset.pending():
             if self._queue is None:
-                queue = LabelQueue(self.folder.dataset, self.settings.labelling, self.settings.species, self._said)
+                queue = LabelQueue(dataset, self.settings.labelling, self.settings.species, self._said)
                 self._queue = self._stack.enter_context(queue)
             if number:
                 self._queue.expect(self._previous(number))
             self._queue.submit_pending()
+        elif dataset.last_round() == number and not self.folder.file(number).exists():
+            judge_together(dataset, self.settings.labelling, self._said)  # a kill may have come before it
 
     def labelled(self, wait: bool = False) -> bool:
         """Whether all that was submitted is stored."""

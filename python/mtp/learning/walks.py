@@ -22,11 +22,13 @@ class Passage:
     """A piece of a walk under one potential.
 
     title: of the walk. begin, end: steps. highest_grade, histogram: over all graded steps; the histogram counts them by
-    the highest grade of each, between the GRADES. break_step: where it was stopped; None where it was not. failure:
-    what the engine said if it failed. n_dropped: above `select`, but beyond the capacity. flagged: what was kept, on
-    the group's first rank: configurations with "step" and "grade" in their info, or neighbourhoods (see
-    mtp.live.gather_flagged). finished: whether this was the walk's last piece. outcome: of a walk whose end gives a
-    property (see mtp.learning.errand); spare: what such a walk met that did not pass `select`, as flagged.
+    the highest grade of each, between the GRADES. break_step: where it was stopped; None where it was not. retraced:
+    "step" and "grade" of the first step above `break`, found among all that lead there from the state kept, which were
+    walked once more; None where all had been graded, or none was found. failure: what the engine said if it failed.
+    n_dropped: above `select`, but beyond the capacity. flagged: what was kept, on the group's first rank:
+    configurations with "step" and "grade" in their info, or neighbourhoods (see mtp.live.gather_flagged). finished:
+    whether this was the walk's last piece. outcome: of a walk whose end gives a property (see mtp.learning.errand);
+    spare: what such a walk met that did not pass `select`, as flagged.
     """
 
     title: str
@@ -35,6 +37,7 @@ class Passage:
     highest_grade: float = 0.0
     histogram: list[int] = field(default_factory=lambda: [0] * (len(GRADES) + 1))
     break_step: int | None = None
+    retraced: dict | None = None
     failure: str | None = None
     n_dropped: int = 0
     flagged: list[Atoms] = field(default_factory=list)
@@ -46,6 +49,13 @@ class Passage:
     def complete(self) -> bool:
         """Whether nothing keeps the walk from going on."""
         return self.break_step is None and self.failure is None
+
+    def retrace(self, step: int, grade: float, flagged: list[Atoms]) -> None:
+        """Take the first step whose grade passes `break` for the last: what was met later lies far beyond what the
+        potential knows. flagged: as far as it is of that step, in place of what was flagged from it on."""
+        self.retraced = {"step": step, "grade": grade}
+        self.flagged = [atoms for atoms in self.flagged if atoms.info["step"] < step]
+        self.flagged += [atoms for atoms in flagged if atoms.info["step"] == step]
 
     def record(self) -> dict:
         """What rounds.json keeps of it."""
