@@ -80,7 +80,7 @@ def test_good_settings_have_the_documented_defaults(settings):
             'crystal = {name = "Si", structure = "diamond", a = 5.43}\n\n[lab',
             "[lab",
             "initial",
-            "`files` or a `crystal`",
+            "`files`, `structures` or a `crystal`",
         ),
         ("a = 5.43", "a = -5.43", "initial.crystal.a", "greater than 0, found -5.43"),
         ("a = 5.43", "a = 5.43, repeat = [2, 2]", "initial.crystal.repeat[2]", "must be given"),

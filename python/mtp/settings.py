@@ -61,7 +61,8 @@ class Crystal(Section):
 
 
 class InitialData(Section):
-    """The first data: files of labelled configurations, or configurations made from a crystal and labelled first.
+    """The first data: files of labelled configurations; and configurations that are labelled first, from files
+    (`structures`) or made from a crystal.
 
     strains: of the cell, isotropic (0.02 is 2 % longer); one configuration each, and one sheared by each. rattles:
     standard deviations of random displacements, Å, one configuration each. vacancy: also a rattled one with an atom
@@ -69,6 +70,7 @@ class InitialData(Section):
     """
 
     files: list[Path] = []
+    structures: list[Path] = []
     crystal: Crystal | None = None
     strains: list[Annotated[float, Field(gt=-1)]] = [-0.03, 0.03]
     rattles: list[Annotated[float, Field(ge=0)]] = [0.05, 0.15]
@@ -76,8 +78,8 @@ class InitialData(Section):
 
     @model_validator(mode="after")
     def _some_data(self) -> InitialData:
-        if not self.files and self.crystal is None:
-            raise ValueError("either `files` or a `crystal` must be given")
+        if not self.files and not self.structures and self.crystal is None:
+            raise ValueError("`files`, `structures` or a `crystal` must be given")
         return self
 
 
@@ -325,8 +327,9 @@ def form_of(content: dict[str, Any]) -> dict[str, Any]:
     form = {"species": content["species"], "seed": content["seed"], "selection.mode": content["selection"]["mode"]}
     for key in ("level", "cutoff", "radial_basis_size", "min_distance"):
         form[f"fit.{key}"] = content["fit"][key]
-    files = [Path(file).name for file in content["initial"]["files"]]  # wherever the folder is moved to
-    return form | {f"initial.{key}": value for key, value in (content["initial"] | {"files": files}).items()}
+    names = {key: [Path(file).name for file in content["initial"][key]] for key in ("files", "structures")}
+    initial = content["initial"] | names  # the same wherever the folder is moved to
+    return form | {f"initial.{key}": value for key, value in initial.items()}
 
 
 class LearnSettings(Section):
@@ -385,6 +388,7 @@ class LearnSettings(Section):
         settings = self.model_copy(deep=True)
         settings.folder = base / settings.folder
         settings.initial.files = [base / file for file in settings.initial.files]
+        settings.initial.structures = [base / file for file in settings.initial.structures]
         for relaxation in settings.relaxation:
             relaxation.file = base / relaxation.file
         for exploration in settings.exploration:

@@ -13,7 +13,7 @@ from mtp import structures
 from mtp.errors import Error
 from mtp.evaluation import compare
 from mtp.fit import Step, fit
-from mtp.labelling import LabelQueue, add_given
+from mtp.labelling import LabelQueue, add_files
 from mtp.learning import target
 from mtp.learning.choice import choose, nearest
 from mtp.learning.folder import Folder
@@ -39,7 +39,7 @@ class Teacher:
     def begin(self) -> None:
         """Add the first data to the data set, unless they are there."""
         initial, dataset = self.settings.initial, self.folder.dataset
-        add_given(dataset, initial.files, self.settings.species)
+        add_files(dataset, initial.files, initial.structures, self.settings.species)
         if initial.crystal is not None:
             for name, atoms in structures.first_candidates(initial, self.settings.seed):
                 dataset.add_candidate(atoms, 0, f"made: {name}")
