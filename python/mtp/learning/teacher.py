@@ -146,4 +146,5 @@ class Teacher:
 
     def _progress(self, step: Step) -> None:
         if step.iteration % 10 == 0:
-            self.say(f"  iteration {step.iteration}: loss {step.loss:.4e}, {step.seconds:.1f} s")
+            first = "" if step.level is None else f"first at level {step.level}, "
+            self.say(f"  {first}iteration {step.iteration}: loss {step.loss:.4e}, {step.seconds:.1f} s")
