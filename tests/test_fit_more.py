@@ -176,6 +176,16 @@ def test_early_stopping_keeps_the_best_on_the_validation_data(data):
     assert reached == pytest.approx(min(watched), rel=1e-9)
 
 
+def test_a_fit_ends_where_its_next_step_promises_little(data):
+    """The promise is what is left to the minimum, up to a small factor (0.5 to 3 in docs/fitting.md)."""
+    _, whole = losses(data, settings(iterations=60))
+    for tolerance in (1e-1, 1e-2, 1e-3):
+        _, ended = losses(data, settings(iterations=60, tolerance=tolerance))
+        assert ended == whole[: len(ended)]
+        assert 3 < len(ended) < len(whole)
+        assert ended[-1] < (1 + 10 * tolerance) * min(whole)
+
+
 # ---- interruption
 
 

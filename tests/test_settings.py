@@ -52,7 +52,7 @@ def test_good_settings_have_the_documented_defaults(settings):
     assert (found.folder, found.rounds, found.seed) == (Path("run"), 20, 1)
     assert (found.fit.level, found.fit.cutoff, found.fit.radial_basis_size, found.fit.min_distance) == (8, 5, 8, None)
     assert (found.fit.weights.energy, found.fit.weights.force, found.fit.weights.stress) == (1, 0.01, 0.001)
-    assert (found.fit.iterations, found.fit.tolerance) == (60, 2e-3)
+    assert (found.fit.iterations, found.fit.tolerance) == (60, 2e-4)
     assert (found.labelling.time_limit, found.labelling.workers) == (3600, 1)
     assert (found.selection.select, found.selection.break_above) == (2, 10)
     assert (found.selection.mode, found.selection.interval) == ("neighbourhood", 10)

@@ -35,7 +35,7 @@ from mtp.weights import Weights, check_names, group_of
 
 WARM_UP_VALUES = 20  # reference values for each parameter in the share of the data that first steps are made with
 WARM_UP_STEPS = 6
-PATIENCE = 5  # iterations that together must lower the loss by the tolerance
+PATIENCE = 5  # iterations that together must lower the loss by a tenth of the tolerance, whatever is promised
 ROBUST_TURNS = 3
 CLIMB_FROM = 16  # level at which fits of higher ones begin
 CLIMB_STEPS = 20
@@ -47,11 +47,11 @@ class FitSettings(BaseModel):
     """What is fitted, and how long. Distances in Å, energies in eV.
 
     level, cutoff, radial_basis_size: form of the potential. min_distance: of the radial interval; by default the
-    shortest distance in the data. iterations: at most; the fit ends earlier when the loss falls by less than
-    `tolerance` (relative) in five of them. seed: of the initial radial coefficients. starts: number of seeds, of which
-    the one that gets furthest in its first steps goes on. polish: times that the end is disturbed at random
-    and minimised again, and left where that leads lower. radial: "fixed" leaves the radial functions of the initial
-    potential as they are and solves for the linear coefficients alone. l2: regularisation of the linear
+    shortest distance in the data. iterations: at most; the fit ends earlier when its next step, undamped, promises
+    to lower the loss by less than `tolerance` (relative). seed: of the initial radial coefficients. starts: number of
+    seeds, of which the one that gets furthest in its first steps goes on. polish: times that the end is disturbed at
+    random and minimised again, and left where that leads lower. radial: "fixed" leaves the radial functions of the
+    initial potential as they are and solves for the linear coefficients alone. l2: regularisation of the linear
     coefficients, relative to the diagonal of their normal equations. smoothness: weight of the radial functions'
     roughness, ∫ f''² / ∫ f² over their interval. species_energies: of the isolated atoms, by element; elements that are
     not named are fitted. validation_share: of the configurations of each group, kept out of the fit. early_stop:
@@ -68,7 +68,7 @@ class FitSettings(BaseModel):
     min_distance: float | None = Field(None, ge=0)
     weights: Weights = Field(default_factory=Weights)
     iterations: int = Field(60, ge=0)
-    tolerance: float = Field(2e-3, gt=0)
+    tolerance: float = Field(2e-4, gt=0)
     seed: int = 1
     starts: int = Field(1, ge=1)
     polish: int = Field(0, ge=0)
@@ -349,9 +349,11 @@ class _Fitting:
 
     def _goes_on(self, progress: Progress) -> bool:
         settings, losses = self.settings, progress.losses
-        slow = len(losses) > PATIENCE and losses[-1 - PATIENCE] - losses[-1] < settings.tolerance * losses[-1]
+        tolerance = settings.tolerance
+        slow = len(losses) > PATIENCE and losses[-1 - PATIENCE] - losses[-1] < 0.1 * tolerance * losses[-1]
         waited = settings.early_stop is not None and progress.waited >= settings.early_stop
-        over = slow or waited or progress.state.finished or progress.iteration >= settings.iterations
+        there = progress.state.finished or progress.state.promised < tolerance
+        over = slow or waited or there or progress.iteration >= settings.iterations
         return settings.radial == "fitted" and not over
 
     def _tell(self, loss: Loss, progress: Progress, watch: Loss | None) -> None:
