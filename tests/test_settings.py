@@ -106,6 +106,13 @@ def test_good_settings_have_the_documented_defaults(settings):
         ("temperatures = [300]", "temperatures = 300", "exploration[0].temperatures", "array, found 300"),
         ("steps = 100", "steps = 1e5", "exploration[0].steps", "integer, found 100000.0"),
         ("steps = 100", 'file = "a.cif"\nsteps = 100', "exploration[0]", "either a `crystal` or a `file`"),
+        ("steps = 100", 'pressure_along = ["x"]\nsteps = 100', "exploration[0]", "goes with a `pressure_GPa`"),
+        (
+            "steps = 100",
+            'pressure_GPa = 0\nstrain_rate = 0.1\npressure_along = ["x"]\nsteps = 100',
+            "exploration[0]",
+            "directions without a strain rate",
+        ),
         ("[[exploration]]", "[exploration]", "exploration", "array, found a table"),
     ],
 )

@@ -17,7 +17,7 @@ from mtp.configurations import write
 from mtp.errors import Error
 from mtp.learning.files import FileWalk
 from mtp.learning.memory import MemoryWalk
-from mtp.learning.scripts import going_on, marked, scripts, write_data
+from mtp.learning.scripts import check_vacuum, going_on, marked, scripts, write_data
 from mtp.learning.walks import GRADES, histogram
 from mtp.potential import Potential
 from mtp.settings import Exploration, Selection, Transport
@@ -351,6 +351,33 @@ def test_temperatures_and_pressures_make_as_many_walks():
     titles = [script.title for script in scripts(exploration, Path("a.data"), ["Si"])]
     ramp = ["300 to 900 K, 0 GPa", "300 to 900 K, 5 GPa"]
     assert titles == ["300 K, 0 GPa", "300 K, 5 GPa", "600 K, 0 GPa", "600 K, 5 GPa", *ramp]
+
+
+def slab(vacuum: float = 12.0) -> Atoms:
+    atoms = SI["diamond"].copy()
+    atoms.center(vacuum=vacuum / 2, axis=2)
+    return atoms
+
+
+def test_a_pressure_leaves_the_vacuum_of_a_slab_alone(walk):
+    along = {"pressure_GPa": -20.0, "pressure_along": ["x", "y"], "steps": 50, "selection": {"interval": 50}}
+    last = walk(slab(), **along).go_on().flagged[-1].cell.lengths()
+    first = slab().cell.lengths()
+    assert last[2] == pytest.approx(first[2], abs=1e-9)
+    assert (last[:2] > 1.0001 * first[:2]).all()
+
+
+def test_a_pressure_that_would_squeeze_vacuum_is_refused():
+    def exploration(**more) -> Exploration:
+        return Exploration(file="slab.cif", temperatures=[300.0], steps=10, **more)
+
+    both = {"pressure_GPa": 0.0, "strain_rate": (0.0, 0.0, 0.1, 0.0, 0.0, 0.0)}
+    for allowed in ({}, {"pressure_GPa": 0.0, "pressure_along": ["x", "y"]}, both):
+        check_vacuum(exploration(**allowed), slab())
+    check_vacuum(exploration(pressure_GPa=0.0), slab(5.0))
+    for refused in ({"pressure_GPa": 0.0}, both | {"strain_rate": (0.1, 0.0, 0.0, 0.0, 0.0, 0.0)}):
+        with pytest.raises(Error, match="1[234] Å of the cell along z are vacuum, which `pressure_GPa` would squeeze"):
+            check_vacuum(exploration(**refused), slab())
 
 
 # ---- inputs of users

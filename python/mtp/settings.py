@@ -84,6 +84,7 @@ class InitialData(Section):
 
 
 Temperature = Annotated[float, Field(gt=0)]
+AXES = ("x", "y", "z", "yz", "xz", "xy")
 
 
 class Exploration(Section):
@@ -91,8 +92,10 @@ class Exploration(Section):
 
     temperatures: K, one run each. ramps: pairs of temperatures, one run each, heated or cooled from one to the other.
     steps, timestep: of each run; ps. pressure_GPa: constant pressure where given, else constant volume; of several,
-    one run each. strain_rate: 1/ps, of the cell's three lengths, or xx yy zz yz xz xy; directions without a rate keep
-    the pressure where one is given. input: a LAMMPS input with two marks, see docs/learning.md; it brings all else.
+    one run each. pressure_along: the directions whose lengths follow the pressure, each by itself; by default all three
+    by one factor, but for those with a strain rate. strain_rate: 1/ps, of the cell's three lengths, or xx yy zz yz xz
+    xy; directions without a rate keep the pressure where one is given. input: a LAMMPS input with two marks, see
+    docs/learning.md; it brings all else.
     """
 
     crystal: Crystal | None = None
@@ -103,6 +106,7 @@ class Exploration(Section):
     steps: int | None = Field(None, gt=0)
     timestep: float = Field(0.001, gt=0)
     pressure_GPa: float | list[float] | None = None
+    pressure_along: list[Literal["x", "y", "z"]] | None = Field(None, min_length=1)
     strain_rate: float | tuple[float, float, float, float, float, float] | None = None
 
     @model_validator(mode="after")
@@ -117,7 +121,22 @@ class Exploration(Section):
             raise ValueError("`temperatures` or `ramps` must be given")
         if self.steps is None:
             raise ValueError("`steps` must be given")
+        if self.pressure_along is not None:
+            if self.pressure_GPa is None:
+                raise ValueError("`pressure_along` goes with a `pressure_GPa`")
+            both = [axis for axis in self.pressure_along if axis in self.rates]
+            if both or len(set(self.pressure_along)) < len(self.pressure_along):
+                raise ValueError("`pressure_along` wants directions without a strain rate, each once")
         return self
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Rates of strain that are not zero, by axis: x y z yz xz xy."""
+        given = self.strain_rate
+        if given is None:
+            return {}
+        values = (given, given, given, 0.0, 0.0, 0.0) if isinstance(given, float) else given
+        return {axis: float(rate) for axis, rate in zip(AXES, values, strict=True) if rate != 0}
 
     @property
     def pressures(self) -> list[float | None]:

@@ -6,8 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtp.errors import Error
-
-VACUUM = 10.0  # Å; a wider layer without atoms is no part of a solid or a fluid
+from mtp.structures import VACUUM, gaps
 
 
 def check(cell: np.ndarray, thickness: float | None) -> None:
@@ -32,14 +31,12 @@ def conducting(thickness: float | None) -> int:
 
 def remarks(cell: np.ndarray, positions: np.ndarray, thickness: float | None) -> list[str]:
     """What a reader of a result should know: that vacuum counts as volume, or that there is none."""
-    places = np.sort(np.linalg.solve(cell.T, positions.T) % 1.0, axis=1)
-    gaps = np.diff(places, axis=1, append=places[:, :1] + 1).max(axis=1)
-    gaps = gaps / np.linalg.norm(np.linalg.inv(cell), axis=0)  # Å, across each pair of faces
-    if thickness is None and gaps.max() > VACUUM:
-        return [f"{gaps.max():.0f} Å of the cell are vacuum, and count as volume: give a sheet its `thickness`"]
-    if thickness is not None and gaps[2] < thickness:
+    empty = gaps(cell, positions)
+    if thickness is None and empty.max() > VACUUM:
+        return [f"{empty.max():.0f} Å of the cell are vacuum, and count as volume: give a sheet its `thickness`"]
+    if thickness is not None and empty[2] < thickness:
         return [
-            f"no more than {gaps[2]:.1f} Å of the height are without atoms, less than the `thickness`: add vacuum, "
+            f"no more than {empty[2]:.1f} Å of the height are without atoms, less than the `thickness`: add vacuum, "
             "or, where the cell is filled, leave `thickness` out"
         ]
     return []
