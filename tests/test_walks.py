@@ -590,6 +590,18 @@ def test_files_of_a_piece_that_failed_elsewhere_stay(walk, potential, tmp_path):
     assert [path.name[:7] for path in walking._folder.glob("turn_*")] == ["turn_0_"]
 
 
+def test_of_a_walk_that_fails_again_and_again_the_last_files_stay(walk, potential, tmp_path, monkeypatch):
+    monkeypatch.setattr("mtp.learning.files.FAILURES", 2)
+    walking = walk(rattled(SI["diamond"], 1), kind="files", steps=2000, timestep=50.0, selection={"interval": 10})
+    kept = []
+    for _ in range(3):
+        assert "ERROR" in walking.go_on().failure
+        kept.append(set(walking._folder.glob("failed_*")))
+        walking.take(potential, save(potential, tmp_path / "next.almtp"))
+    assert [len(folders) for folders in kept] == [1, 2, 2]
+    assert not kept[0] & kept[2]
+
+
 def test_structures_that_are_not_periodic_or_have_other_elements_are_refused(tmp_path):
     slab = SI["diamond"].copy()
     slab.pbc = [True, True, False]
