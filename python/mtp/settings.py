@@ -422,6 +422,11 @@ class LearnSettings(Section):
         return settings
 
 
+def unreadable(path: str | os.PathLike, error: OSError | UnicodeDecodeError) -> Error:
+    """What is wrong with a file that should be text."""
+    return Error(f"{path}: cannot be read: {error.strerror if isinstance(error, OSError) else 'not text in UTF-8'}")
+
+
 def digest(file: Path) -> str:
     """SHA-256 of a file's content. Raises Error where it cannot be read."""
     try:
@@ -441,7 +446,7 @@ def content_of(path: str | os.PathLike) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Error(f"{path}: cannot be read: {error}") from error
+        raise unreadable(path, error) from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -16,7 +16,7 @@ from ase.data import atomic_masses, atomic_numbers
 from mtp.cfg import replaced_whole
 from mtp.configurations import types
 from mtp.errors import Error
-from mtp.settings import AXES, Exploration
+from mtp.settings import AXES, Exploration, unreadable
 from mtp.structures import VACUUM, gaps
 
 BAR_PER_GPA = 1e4
@@ -73,7 +73,7 @@ def marked(path: Path, species: Sequence[str]) -> Script:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise Error(f"{path}: cannot be read: {error}") from error
+        raise unreadable(path, error) from error
     marks = [(k, MARK.match(line)[1].split()) for k, line in enumerate(lines) if MARK.match(line)]
     if [words[0] if words else "" for _, words in marks] != ["potential", "run"]:
         raise Error(f"{path}: wants two marks, in this order: a line `# mtp: potential`, and a line `# mtp: run STEPS`")
