@@ -40,7 +40,7 @@ class Point:
 class State:
     """What an interrupted minimisation goes on from. penalty: (n_linear,), that of the squares of the linear
     coefficients; None before it is set by the first normal equations. promised: the relative fall of the loss that the
-    next step would bring if it were not damped and the radial functions were linear in it."""
+    next step would bring if it were not damped and predictions were linear in it."""
 
     parameters: np.ndarray
     penalty: np.ndarray | None = None
@@ -85,8 +85,9 @@ class Minimiser:
                 raise_by *= 2
             step = _GaussNewton(point, self)
             _, promised, _ = step.damped(LEAST_DAMPING)
-            stuck = damping > MOST_DAMPING
-            state = State(self._parameters(point), self.penalty, damping, raise_by, stuck, promised / point.value)
+            promised /= max(point.value, np.finfo(float).tiny)
+            finished = damping > MOST_DAMPING
+            state = State(self._parameters(point), self.penalty, damping, raise_by, finished, promised)
             yield state
             if state.finished:
                 return
