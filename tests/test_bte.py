@@ -28,7 +28,7 @@ from mtp.conductivity.forces import LabellerEngine, PotentialEngine, Records, ga
 from mtp.conductivity.shengbte import export, second_order, third_order
 from mtp.conductivity.transport import Solution, cumulative, extrapolated, mesh_matrix, solve
 from mtp.errors import Error
-from mtp.phonons import frequencies
+from mtp.phonons import dispersion, frequencies
 from mtp.potential import Potential
 from mtp.settings import Labelling, checked
 from mtp.uncertainty import Posterior
@@ -225,6 +225,16 @@ def test_triplets_give_the_third_derivative_of_the_energy(cell, engine):
     along = [(forces * direction).sum() for forces in gather(engine, places)]
     # 0.3 % of this potential's fc3 are fifth derivatives over displacements of 0.003 Å
     assert third == pytest.approx(-(along[0] - 2 * along[1] + along[2]) / step**2, rel=1e-2)
+
+
+def test_a_body_centred_tetragonal_crystal_has_a_dispersion(engine):
+    """phonopy takes another mesh for its density of states, and needs not warn of it."""
+    cell = bulk("Si", a=5.43, cubic=True)
+    cell.set_cell(cell.cell * [1, 1, 1.02], scale_atoms=True)
+    crystal = displaced(cell, ForceConstants(supercell=(1, 1, 1)))
+    produce(crystal, engine, None, quiet)
+    found = dispersion(harmonic(crystal), imaginary=-100.0)
+    assert found["max_THz"] == pytest.approx(max(map(max, found["bands_THz"])), abs=0.5)
 
 
 # ---- sheets
