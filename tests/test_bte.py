@@ -28,7 +28,7 @@ from mtp.conductivity.forces import LabellerEngine, PotentialEngine, Records, ga
 from mtp.conductivity.shengbte import export, second_order, third_order
 from mtp.conductivity.transport import Solution, cumulative, extrapolated, mesh_matrix, solve
 from mtp.errors import Error
-from mtp.phonons import frequencies
+from mtp.phonons import dispersion, frequencies
 from mtp.potential import Potential
 from mtp.settings import Labelling, checked
 from mtp.uncertainty import Posterior
@@ -227,6 +227,71 @@ def test_triplets_give_the_third_derivative_of_the_energy(cell, engine):
     assert third == pytest.approx(-(along[0] - 2 * along[1] + along[2]) / step**2, rel=1e-2)
 
 
+def test_a_body_centred_tetragonal_crystal_has_a_dispersion(engine):
+    """phonopy takes another mesh for its density of states, and needs not warn of it."""
+    cell = bulk("Si", a=5.43, cubic=True)
+    cell.set_cell(cell.cell * [1, 1, 1.02], scale_atoms=True)
+    crystal = displaced(cell, ForceConstants(supercell=(1, 1, 1)))
+    produce(crystal, engine, None, quiet)
+    found = dispersion(harmonic(crystal), imaginary=-100.0)
+    assert found["max_THz"] == pytest.approx(max(map(max, found["bands_THz"])), abs=0.5)
+
+
+# ---- sheets
+
+
+def test_a_sheet_conducts_by_its_thickness(tmp_path):
+    """Of the same modes as the whole cell; the rest of the height is no material, and nothing is summed across it."""
+    places = [[1 / 3, 2 / 3, z] for z in (1 / 16, 7 / 16)] + [[2 / 3, 1 / 3, z] for z in (9 / 16, 15 / 16)]
+    lonsdaleite = Atoms("Si4", scaled_positions=places, cell=[3.84, 3.84, 6.27, 90, 90, 120], pbc=True)
+    lonsdaleite.write(tmp_path / "cell.extxyz")
+    told = {"crystal": None, "file": str(tmp_path / "cell.extxyz"), "relax": {"what": "atoms"}}
+    whole = bte(settings(tmp_path / "a", **told, transport={"meshes": [[2, 2, 1], [3, 3, 1], [4, 4, 1]]}))
+    told["transport"] = {"meshes": [2, 3, 4]}
+    sheet = bte(settings(tmp_path / "b", **told, thickness=1.5))
+    height = whole["structure"]["cell_A"][2][2]
+    in_plane = [0, 1, 5]
+    found, expected = (np.array(result["kappa_W_mK"])[0, in_plane] for result in (sheet, whole))
+    assert found == pytest.approx(expected * height / 1.5, rel=1e-9, abs=1e-9)
+    curve = sheet["cumulative"]["mean_free_path_A"][0]
+    assert curve["kappa_W_mK"][-1] == pytest.approx(found[:2].mean())
+    means = [np.mean(mesh["kappa_W_mK"][0][:2]) for mesh in sheet["meshes"]]
+    limit = np.polyfit([1 / 2, 1 / 3, 1 / 4], means, 1)[1]  # on N × N points
+    assert np.mean(sheet["extrapolated_W_mK"][0][:2]) == pytest.approx(limit)
+    forces = (tmp_path / "b" / "forces_fc3.bin").stat().st_mtime_ns
+    said = []
+    thicker = bte(settings(tmp_path / "b", **told, thickness=3.0), said.append)
+    assert any("less than the `thickness`: add vacuum" in line for line in said)
+    assert np.array(thicker["kappa_W_mK"]) == pytest.approx(np.array(sheet["kappa_W_mK"]) / 2)
+    assert (tmp_path / "b" / "forces_fc3.bin").stat().st_mtime_ns == forces
+    with pytest.raises(Error, match="holds a calculation with other sheet"):
+        bte(settings(tmp_path / "b", **told))
+
+
+def test_a_sheet_relaxes_in_its_plane(engine):
+    given = bulk("Si", a=5.5, cubic=True)
+    relaxed, left = at_rest(given, engine, Relaxation(), thickness=2.0)
+    assert relaxed.cell[2] == pytest.approx(given.cell[2], abs=1e-12)
+    assert relaxed.cell[0, 0] < 5.49
+    assert np.abs(np.array(left["stress_GPa"])[[0, 1, 5]]).max() < 0.05
+    relaxed.calc = engine.calculator()
+    pull = relaxed.get_stress()[2] / units.GPa * relaxed.cell[2, 2] / 2.0
+    assert left["stress_GPa"][2] == pytest.approx(pull)
+
+
+def test_the_direction_across_a_sheet_stays_the_third(engine):
+    """Also where the standard setting of the space group permutes the axes, as that of phosphorene's (Pmna) does."""
+    x, y, z = 0.0, 0.08, 1.05
+    places = [(x, y * 4.6, z), (x, -y * 4.6, -z), (1.65, (0.5 - y) * 4.6, z), (1.65, (0.5 + y) * 4.6, -z)]
+    sheets = [Atoms("Si4", places, cell=[3.3, 4.6, 20.0], pbc=True)]
+    hexagonal = Atoms("Si2", [[0, 0, 0], [0, 2.2, 0]], cell=[[3.8, 0, 0], [-1.9, 3.29, 0], [0, 0, 20.0]], pbc=True)
+    for atoms in [*sheets, hexagonal]:
+        vectors = displaced(atoms, ForceConstants(supercell=(2, 2, 1))).primitive.cell
+        assert np.abs(vectors[2, :2]).max() < 1e-6
+        assert np.abs(vectors[:2, 2]).max() < 1e-6
+        assert np.linalg.det(vectors) > 0
+
+
 # ---- the folder, errors, output
 
 
@@ -406,6 +471,8 @@ def test_without_phono3py_the_command_says_what_to_install(tmp_path, monkeypatch
         ({"transport": {"occupation": "classical", "isotopes": True}}, "for comparison with MD"),
         ({"uncertainty": {"potentials": ["a.mtp"]}}, "give two or more"),
         ({"relax": {"what": "all"}}, "relax.what"),
+        ({"thickness": 3.0, "force_constants": {}}, "supercell`: a sheet with a `thickness` is not repeated along z"),
+        ({"thickness": 3.0, "transport": {"meshes": [[5, 5, 2]]}}, "one point along z, found"),
     ],
 )
 def test_settings_are_checked(tmp_path, content, message):

@@ -8,11 +8,13 @@ import sys
 import ase.io
 import numpy as np
 import pytest
+import typer
 from ase import Atoms
 from ase.calculators.lj import LennardJones
 from PIL import Image
+from rich.text import Text
 
-from mtp.cli import main
+from mtp.cli import app, main
 from mtp.configurations import Labels, labels, read, with_labels, write
 from mtp.potential import Potential
 
@@ -26,10 +28,12 @@ COMMANDS = [
     "select",
     "grade",
     "relax",
+    "cut",
     "guard",
     "convert",
     "info",
     "learn",
+    "conductivity",
 ]
 
 
@@ -85,6 +89,27 @@ def test_help_is_everywhere(mtp, tmp_path, monkeypatch, capsys):
             main()
         assert ended.value.code == 0
         assert f" {command} [OPTIONS]" in capsys.readouterr().out
+
+
+def commands_below(command, name: str):
+    """Of a group all commands with their names, else the command itself."""
+    if not hasattr(command, "commands"):
+        yield name, command
+    for key, inner in getattr(command, "commands", {}).items():
+        yield from commands_below(inner, f"{name} {key}")
+
+
+def test_every_option_has_a_help_that_is_shown_as_it_stands():
+    for name, command in commands_below(typer.main.get_command(app), "mtp"):
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert parameter.help, f"{name}: {parameter.name}"
+            text = getattr(parameter, "help", None) or ""
+            assert Text.from_markup(text).plain == text, f"{name}: {parameter.name}"  # brackets would be markup
+
+
+def test_the_version_is_told(mtp, tmp_path):
+    assert succeeds(mtp(tmp_path, "--version")).strip()
 
 
 def test_new_writes_an_untrained_potential(mtp, tmp_path):

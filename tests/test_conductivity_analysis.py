@@ -10,7 +10,7 @@ from ase.build import bulk
 from conductivity_toys import autoregressive, toy
 
 from mtp.conductivity.hnemd import _drift, _linear
-from mtp.conductivity.nemd import _interfaces, block_error, extrapolated, fitted
+from mtp.conductivity.nemd import _interfaces, _of_the_shortest, block_error, extrapolated, fitted
 from mtp.conductivity.results import weighted
 from mtp.conductivity.settings import Nemd
 from mtp.conductivity.sizes import compared
@@ -130,6 +130,17 @@ def test_infinite_length_is_extrapolated():
     assert any("third" in note for note in extrapolated(lengths[:2], kappas[:2])["notes"])
 
 
+def test_what_the_shortest_length_changes_is_a_part_of_the_error():
+    def of(law):
+        lengths = [50.0, 100.0, 200.0]
+        kappas = [{"value": law(L), "error": 0.02} for L in lengths]
+        return _of_the_shortest(lengths, kappas, extrapolated(lengths, kappas)["kappa_W_mK"]["value"])
+
+    assert of(lambda L: 5 / (1 + 80 / L)) == pytest.approx(0, abs=1e-9)
+    assert of(lambda L: 5 / (1 + 80 / L + (40 / L) ** 2)) > 0.1
+    assert _of_the_shortest([50.0, 100.0], [{"value": 1.0, "error": 0.1}] * 2, 2.0) is None
+
+
 @pytest.mark.parametrize("sign", [1, -1], ids=["hot first", "cold first"])
 def test_the_jump_at_an_interface_gives_its_conductance(tmp_path, sign):
     """Two parts of different conductivity, and a jump of 10 K at a quarter and at three quarters."""
@@ -208,3 +219,8 @@ def test_what_the_size_changes_is_a_part_of_the_error():
     falling = compared(of_cell(1000, 8.8, 0.01), of_cell(125, 9.4, 0.01))
     assert falling["uncertainty_W_mK"]["size"] == pytest.approx(0.6)
     assert "0.6 W/mK below" in falling["notes"][-1]
+    tensors = ({"tensor_W_mK": [[k, 0], [0, 9.0]], "tensor_error_W_mK": [[0.08, 0.0], [0.0, 0.1]]} for k in (9.4, 8.8))
+    large, small = (
+        of_cell(*told, 0.01) | tensor for told, tensor in zip(((1000, 9.4), (125, 8.8)), tensors, strict=True)
+    )
+    assert compared(large, small)["tensor_error_W_mK"] == [pytest.approx([np.hypot(0.6, 0.08), 0.0]), [0.0, 0.1]]

@@ -160,5 +160,5 @@ def test_settings_of_benchmarks_are_understood(file):
 
 @pytest.mark.parametrize("path", sorted((BENCHMARKS / "heterostructure").glob("*.toml")), ids=lambda path: path.stem)
 def test_settings_of_the_heterostructure_are_understood(path):
-    models = {"graphene": Hnemd, "bc3": Hnemd, "interface": Nemd, "learn": LearnSettings}
+    models = {"graphene": Hnemd, "bc3": Hnemd, "interface": Nemd, "learn": LearnSettings, "phonons": BteSettings}
     load(path, models.get(path.stem.split("_")[0], ContinuumSettings)).resolve(path.parent)

@@ -258,6 +258,11 @@ def test_conductivities_come_from_other_results(tmp_path):
     assert tensor == pytest.approx(np.array([[6.0, 0.5, 0.0], [0.5, 5.0, 0.0], [0.0, 0.0, 5.5]]))
     with pytest.raises(Error, match="must be 'plane' or 'aligned'"):
         Phase(name="a", file=tmp_path / "sheet.json").known()
+    flat = {"kappa_W_mK": [[9] * 6, [3.0, 2.0, 0.0, 0.0, 0.0, 0.5]], "thickness_A": 3.35}
+    (tmp_path / "flat.json").write_text(json.dumps(result | flat))
+    tensor, error = Phase(name="a", file=tmp_path / "flat.json", orientation="plane").known()
+    assert tensor == pytest.approx(np.array([[3.0, 0.5, 0.0], [0.5, 2.0, 0.0], [0.0, 0.0, 2.5]]))
+    assert error == pytest.approx(0.1)  # 0.25 of 2.5
     (tmp_path / "one.json").write_text(json.dumps({**result, "uncertainty_W_mK": {"total": None}}))
     with pytest.raises(Error, match="give the phase a an `error`"):
         Phase(name="a", file=tmp_path / "one.json").known()

@@ -266,8 +266,10 @@ def test_coinciding_atoms_are_named(pbc, potential, random_atoms):
     with pytest.raises(LibraryError, match=r"atom [25]: two atoms are at the same place"):
         potential.evaluate(atoms)
     atoms.info["source"] = "data.extxyz#7"
-    with pytest.raises(DataError, match=r"^data.extxyz#7: atom [25]: two atoms"):
-        potential.evaluate(atoms)
+    fine = random_atoms(SPECIES[:1], seed=1, pbc=pbc)
+    for given in (atoms, [atoms], [fine, atoms]):
+        with pytest.raises(DataError, match=r"^data.extxyz#7: atom [25]: two atoms"):
+            potential.evaluate(given)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -176,6 +176,16 @@ def test_early_stopping_keeps_the_best_on_the_validation_data(data):
     assert reached == pytest.approx(min(watched), rel=1e-9)
 
 
+def test_a_fit_ends_where_its_next_step_promises_little(data):
+    """The promise is what is left to the minimum, up to a small factor (0.5 to 3 in docs/fitting.md)."""
+    _, whole = losses(data, settings(iterations=60))
+    for tolerance in (1e-1, 1e-2, 1e-3):
+        _, ended = losses(data, settings(iterations=60, tolerance=tolerance))
+        assert ended == whole[: len(ended)]
+        assert 3 < len(ended) < len(whole)
+        assert ended[-1] < (1 + 10 * tolerance) * min(whole)
+
+
 # ---- interruption
 
 
@@ -195,6 +205,30 @@ def test_a_fit_that_is_resumed_ends_like_one_that_was_not_interrupted(data, tmp_
     np.testing.assert_array_equal(resumed.parameters, whole.parameters)
     assert rest == history[3:]
     assert list(tmp_path.iterdir()) == []  # checkpoints go when the fit is done
+
+
+@pytest.mark.parametrize("killed_at", [(4, 2), (4, 20), (None, 0), (None, 2)])
+def test_a_fit_that_begins_at_a_lower_level_shows_it_and_is_resumed_there(data, tmp_path, monkeypatch, killed_at):
+    class Killed(Exception):
+        pass
+
+    def kill(step):
+        before.append(step)
+        if (step.level, step.iteration) == killed_at:
+            raise Killed
+
+    monkeypatch.setattr("mtp.fit.CLIMB_FROM", 4)
+    chosen = settings(iterations=4)
+    whole, before, after = [], [], []
+    uninterrupted = fit(data, chosen, progress=whole.append)
+    with pytest.raises(Killed):
+        fit(data, chosen, progress=kill, checkpoint=tmp_path / "fit.checkpoint")
+    resumed = fit(data, chosen, progress=after.append, checkpoint=tmp_path / "fit.checkpoint", resume=True)
+    np.testing.assert_array_equal(resumed.parameters, uninterrupted.parameters)
+    shown = [(step.level, step.iteration, step.loss) for step in whole]
+    assert [step[:2] for step in shown] == [(4, k) for k in range(21)] + [(None, k) for k in range(5)]
+    assert [(step.level, step.iteration, step.loss) for step in [*before, *after]] == shown
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_of_another_fit_or_a_damaged_one_is_refused(data, tmp_path):

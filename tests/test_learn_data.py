@@ -8,7 +8,8 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from learning_loops import SILICON, TERSOFF, consistent, count, learned, refused, settings
 
-from mtp.configurations import Labels, with_labels, write
+from mtp.configurations import Labels, labels, with_labels, write
+from mtp.database import Dataset
 
 pytestmark = pytest.mark.usefixtures("toy_calculators")
 
@@ -99,6 +100,39 @@ def test_given_data_that_cannot_be_used_are_named_before_any_is_taken(mtp, tmp_p
     write(tmp_path / "train.extxyz", argon())
     learned(mtp(tmp_path, "learn", "learn.toml"))
     assert len([a for a in consistent(tmp_path / "run")[0].labelled() if a.info["round"] == 0]) == 6
+
+
+def test_structures_of_files_are_labelled_first_and_once(mtp, tmp_path):
+    frames = argon(10)
+    write(tmp_path / "train.extxyz", frames[:5])
+    write(
+        tmp_path / "cells.extxyz",
+        [Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True) for atoms in frames[5:]],
+    )
+    text = GIVEN.replace('["%s"]', '["train.extxyz"]\nstructures = ["cells.extxyz"]')
+    settings(tmp_path, "rounds = 1\n" + text)
+    for _ in range(2):
+        (tmp_path / "run" / "rounds.json").unlink(missing_ok=True)  # the round is begun again
+        mtp(tmp_path, "learn", "learn.toml")
+    dataset = Dataset(tmp_path / "run" / "dataset.db")
+    first = {atoms.info["origin"]: atoms for atoms in dataset.labelled() if atoms.info["round"] == 0}
+    assert list(first) == [f"given: train.extxyz#{n}" for n in range(1, 6)] + [
+        f"to label: cells.extxyz#{n}" for n in range(1, 6)
+    ]
+    computed = [atoms.info["origin"] for atoms in dataset.labelled(given=False) if atoms.info["round"] == 0]
+    assert computed == list(first)[5:]
+    for n, atoms in enumerate(frames[5:], start=1):
+        found = labels(first[f"to label: cells.extxyz#{n}"]).energy
+        assert found == pytest.approx(labels(atoms).energy, rel=1e-7)  # the file has eight decimals
+
+
+def test_structures_that_cannot_be_labelled_are_named_before_given_data_are_taken(mtp, tmp_path):
+    write(tmp_path / "train.extxyz", argon())
+    settings(tmp_path, GIVEN.replace('["%s"]', '["train.extxyz"]\nstructures = ["cells.extxyz"]'))
+    for kind, says in (("species", "Xe"), ("overlap", "atoms 0 and 1 are")):
+        write(tmp_path / "cells.extxyz", damaged(kind))
+        refused(mtp(tmp_path, "learn", "learn.toml"), "cells.extxyz#3: ", says)
+    assert count(tmp_path, "labelled") == count(tmp_path, "pending") == 0
 
 
 def test_structures_are_checked_before_anything_is_computed(mtp, tmp_path):

@@ -153,6 +153,7 @@ def test_numbers_are_those_of_an_independent_sum(potential, configurations, tmp_
         "seconds": 1.0,
         "energy_rmse": 0.05,
         "force_rmse": 0.4,
+        "level": None,
     }
 
 

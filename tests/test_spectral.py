@@ -8,7 +8,7 @@ import pytest
 from conductivity_toys import autoregressive, toy
 
 from mtp.conductivity.green_kubo import _along
-from mtp.conductivity.results import mean
+from mtp.conductivity.results import are_short, mean
 from mtp.conductivity.settings import GreenKubo
 from mtp.conductivity.spectral import cepstral, cross_spectra, running_integral
 from mtp.errors import Error
@@ -142,7 +142,8 @@ def test_too_few_samples_and_too_many_currents_are_refused():
 def test_the_error_of_a_mean_covers_what_is_known(n, runs):
     """The correlation time is 20: from 150 times as long to three times as long."""
     rng = np.random.default_rng(9)
-    found = [mean([3 + run for run in autoregressive(rng, 0.95, n, runs).T], 0.1) for _ in range(100)]
+    sets = [[3 + run for run in autoregressive(rng, 0.95, n, runs).T] for _ in range(100)]
+    found = [(mean(several, 0.1, short), short) for several in sets for short in [are_short([several], 0.1)]]
     deviations = np.array([abs(kappa["value"] - 3) / kappa["error"] for kappa, _ in found])
     # normal ones: 0.68 and 0.95, of 100 to 0.05 and 0.02; the spectra of short runs scatter, and so do errors
     assert np.mean(deviations < 1) > 0.58
@@ -151,9 +152,18 @@ def test_the_error_of_a_mean_covers_what_is_known(n, runs):
     assert short > 0.3 if n == 60 else short < 0.1
 
 
+@pytest.mark.parametrize(("n", "least", "most"), [(3000, 0.0, 0.03), (60, 0.7, 1.0)])
+def test_runs_in_several_fields_are_judged_together(n, least, most):
+    """In two fields, three runs each: of 150 correlation times (one in a hundred was measured), and of three."""
+    rng = np.random.default_rng(10)
+    told = [are_short([list(size * autoregressive(rng, 0.95, n, 3).T) for size in (1, 5)], 0.1) for _ in range(100)]
+    assert least <= np.mean(told) <= most
+
+
 def test_the_error_of_a_mean_does_not_vanish_where_one_run_hides_it():
     """About its own mean, a run has no fluctuation at frequency zero at all."""
     series = autoregressive(np.random.default_rng(13), 0.9, 400, 1)[:, 0]
-    found, short = mean([series], 1.0)
+    short = are_short([[series]], 1.0)
+    found = mean([series], 1.0, short)
     assert found["error"] > 0.5 * np.sqrt(2 * 50 / 400)  # of the Green-Kubo integral that is known
     assert not short

@@ -12,7 +12,7 @@ from mtp.configurations import Labels, labels, read, with_labels, write
 from mtp.errors import DataError, Error, FormatError
 from mtp.fit import FitSettings, fit
 from mtp.loss import Loss
-from mtp.potential import Potential
+from mtp.potential import Guard, Potential
 from mtp.uncertainty import Posterior, calibration
 from mtp.weights import Weights
 
@@ -285,9 +285,26 @@ def test_a_posterior_of_another_potential_is_refused(posterior, tmp_path):
     scaled.set_scaling(2 * posterior.potential.facts.scaling)
     other = posterior.potential.copy()
     other.species = ["Cu", "O"]
-    for wrong in (shifted(posterior.potential, np.full(linear, 1e-12)), scaled, other):
+    windows = np.broadcast_to([0.8, 1.4], (2, 2, 2))
+    guarded = posterior.potential.copy()
+    guarded.guard = Guard(windows, windows)
+    for wrong in (shifted(posterior.potential, np.full(linear, 1e-12)), scaled, other, guarded):
         with pytest.raises(Error, match=r"a\.posterior\.npz: belongs to another potential"):
             Posterior.load(tmp_path / "a.posterior.npz", wrong)
+
+
+def test_a_posterior_belongs_to_the_potential_with_its_guard(posterior, tmp_path):
+    guarded = posterior.potential.copy()
+    windows = np.broadcast_to([0.8, 1.4 + 1 / 7], (2, 2, 2))
+    guarded.guard = Guard(windows, windows)
+    guarded.save(tmp_path / "a.mtp")
+    Posterior(guarded, posterior.covariance).save(tmp_path / "a.posterior.npz")
+    read_again = Posterior.load(tmp_path / "a.posterior.npz", Potential.load(tmp_path / "a.mtp"))
+    assert (read_again.covariance == posterior.covariance).all()
+    for wrong in (None, Guard(windows + 0.1, windows)):
+        guarded.guard = wrong
+        with pytest.raises(Error, match="belongs to another potential"):
+            Posterior.load(tmp_path / "a.posterior.npz", guarded)
 
 
 def test_damaged_files_and_wrong_arguments_are_refused(posterior, some, tmp_path):

@@ -17,7 +17,7 @@ from mtp.configurations import write
 from mtp.errors import Error
 from mtp.learning.files import FileWalk
 from mtp.learning.memory import MemoryWalk
-from mtp.learning.scripts import going_on, marked, scripts, write_data
+from mtp.learning.scripts import check_vacuum, going_on, marked, scripts, write_data
 from mtp.learning.walks import GRADES, histogram
 from mtp.potential import Potential
 from mtp.settings import Exploration, Selection, Transport
@@ -416,6 +416,33 @@ def test_temperatures_and_pressures_make_as_many_walks():
     assert titles == ["300 K, 0 GPa", "300 K, 5 GPa", "600 K, 0 GPa", "600 K, 5 GPa", *ramp]
 
 
+def slab(vacuum: float = 12.0) -> Atoms:
+    atoms = SI["diamond"].copy()
+    atoms.center(vacuum=vacuum / 2, axis=2)
+    return atoms
+
+
+def test_a_pressure_leaves_the_vacuum_of_a_slab_alone(walk):
+    along = {"pressure_GPa": -20.0, "pressure_along": ["x", "y"], "steps": 50, "selection": {"interval": 50}}
+    last = walk(slab(), **along).go_on().flagged[-1].cell.lengths()
+    first = slab().cell.lengths()
+    assert last[2] == pytest.approx(first[2], abs=1e-9)
+    assert (last[:2] > 1.0001 * first[:2]).all()
+
+
+def test_a_pressure_that_would_squeeze_vacuum_is_refused():
+    def exploration(**more) -> Exploration:
+        return Exploration(file="slab.cif", temperatures=[300.0], steps=10, **more)
+
+    both = {"pressure_GPa": 0.0, "strain_rate": (0.0, 0.0, 0.1, 0.0, 0.0, 0.0)}
+    for allowed in ({}, {"pressure_GPa": 0.0, "pressure_along": ["x", "y"]}, both):
+        check_vacuum(exploration(**allowed), slab())
+    check_vacuum(exploration(pressure_GPa=0.0), slab(5.0))
+    for refused in ({"pressure_GPa": 0.0}, both | {"strain_rate": (0.1, 0.0, 0.0, 0.0, 0.0, 0.0)}):
+        with pytest.raises(Error, match="1[234] Å of the cell along z are vacuum, which `pressure_GPa` would squeeze"):
+            check_vacuum(exploration(**refused), slab())
+
+
 # ---- inputs of users
 
 INPUT = """
@@ -624,6 +651,18 @@ def test_files_of_a_piece_that_failed_elsewhere_stay(walk, potential, tmp_path):
     assert "ERROR" in (piece / "log.lammps").read_text()
     assert f"{piece}/restart" in (piece / "in.lammps").read_text()
     assert [path.name[:7] for path in walking._folder.glob("turn_*")] == ["turn_0_"]
+
+
+def test_of_a_walk_that_fails_again_and_again_the_last_files_stay(walk, potential, tmp_path, monkeypatch):
+    monkeypatch.setattr("mtp.learning.files.FAILURES", 2)
+    walking = walk(rattled(SI["diamond"], 1), kind="files", steps=2000, timestep=50.0, selection={"interval": 10})
+    kept = []
+    for _ in range(3):
+        assert "ERROR" in walking.go_on().failure
+        kept.append(set(walking._folder.glob("failed_*")))
+        walking.take(potential, save(potential, tmp_path / "next.almtp"))
+    assert [len(folders) for folders in kept] == [1, 2, 2]
+    assert not kept[0] & kept[2]
 
 
 def test_structures_that_are_not_periodic_or_have_other_elements_are_refused(tmp_path):

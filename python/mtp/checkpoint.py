@@ -22,7 +22,7 @@ from mtp.optimiser import State
 @dataclass
 class Progress:
     """How far a fit has come. best: the parameters of least validation loss so far; turn: of reweighting; polished:
-    disturbances so far."""
+    disturbances so far; level: of the fit that goes before, None in the fit itself."""
 
     state: State
     iteration: int = 0
@@ -33,6 +33,7 @@ class Progress:
     turn: int = 0
     polished: int = 0
     seconds: float = 0.0
+    level: int | None = None
 
 
 def fingerprint(settings: dict, configurations: Sequence[Atoms]) -> dict[str, str]:

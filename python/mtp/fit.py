@@ -35,7 +35,7 @@ from mtp.weights import Weights, check_names, group_of
 
 WARM_UP_VALUES = 20  # reference values for each parameter in the share of the data that first steps are made with
 WARM_UP_STEPS = 6
-PATIENCE = 5  # iterations that together must lower the loss by the tolerance
+PATIENCE = 5  # iterations that together must lower the loss by a tenth of the tolerance, whatever is promised
 ROBUST_TURNS = 3
 CLIMB_FROM = 16  # level at which fits of higher ones begin
 CLIMB_STEPS = 20
@@ -47,11 +47,11 @@ class FitSettings(BaseModel):
     """What is fitted, and how long. Distances in Å, energies in eV.
 
     level, cutoff, radial_basis_size: form of the potential. min_distance: of the radial interval; by default the
-    shortest distance in the data. iterations: at most; the fit ends earlier when the loss falls by less than
-    `tolerance` (relative) in five of them. seed: of the initial radial coefficients. starts: number of seeds, of which
-    the one that gets furthest in its first steps goes on. polish: times that the end is disturbed at random
-    and minimised again, and left where that leads lower. radial: "fixed" leaves the radial functions of the initial
-    potential as they are and solves for the linear coefficients alone. l2: regularisation of the linear
+    shortest distance in the data. iterations: at most; the fit ends earlier when its next step, undamped, promises
+    to lower the loss by less than `tolerance` (relative). seed: of the initial radial coefficients. starts: number of
+    seeds, of which the one that gets furthest in its first steps goes on. polish: times that the end is disturbed at
+    random and minimised again, and left where that leads lower. radial: "fixed" leaves the radial functions of the
+    initial potential as they are and solves for the linear coefficients alone. l2: regularisation of the linear
     coefficients, relative to the diagonal of their normal equations. smoothness: weight of the radial functions'
     roughness, ∫ f''² / ∫ f² over their interval. species_energies: of the isolated atoms, by element; elements that are
     not named are fitted. validation_share: of the configurations of each group, kept out of the fit. early_stop:
@@ -68,7 +68,7 @@ class FitSettings(BaseModel):
     min_distance: float | None = Field(None, ge=0)
     weights: Weights = Field(default_factory=Weights)
     iterations: int = Field(60, ge=0)
-    tolerance: float = Field(2e-3, gt=0)
+    tolerance: float = Field(2e-4, gt=0)
     seed: int = 1
     starts: int = Field(1, ge=1)
     polish: int = Field(0, ge=0)
@@ -88,7 +88,7 @@ class FitSettings(BaseModel):
 class Step:
     """One iteration of a fit: its number, the loss, and seconds since the start; root mean square errors of the
     training data: energies per atom (eV) and force components (eV/Å), None without such labels; the validation data's
-    loss, None without such data."""
+    loss, None without such data; the level of a fit that goes before, see `CLIMB_FROM`, None in the fit itself."""
 
     iteration: int
     loss: float
@@ -96,6 +96,7 @@ class Step:
     energy_rmse: float | None = None
     force_rmse: float | None = None
     validation_loss: float | None = None
+    level: int | None = None
 
 
 def fit(
@@ -189,6 +190,15 @@ class _Fitting:
     ) -> None:
         self.settings, self.ranks, self.report, self.checkpoint = settings, ranks, progress, checkpoint
         self.start = time.perf_counter()
+        self.level: int | None = None  # where the fit goes before another one
+        self.made_from: dict[str, str] = {}
+
+    def below(self, level: int) -> _Fitting:
+        """The fit at a lower level that goes before this one, and shares its clock and its checkpoint."""
+        settings = self.settings.model_copy(update={"level": level, "iterations": CLIMB_STEPS, "polish": 0})
+        fitting = _Fitting(settings, self.ranks, self.report, self.checkpoint)
+        fitting.start, fitting.level, fitting.made_from = self.start, level, self.made_from
+        return fitting
 
     def run(self, configurations, species, initial, validation, resume: bool) -> Potential:
         settings = self.settings
@@ -212,7 +222,7 @@ class _Fitting:
         progress = None
         if resume:
             progress = checkpoints.load(self.checkpoint, self.made_from)
-            if not potential.facts.trained:
+            if progress.level is None and not potential.facts.trained:
                 randomise(potential, settings.seed)  # sets the scaling
             self.start -= progress.seconds
         potential.parameters = self.minimise(potential, configurations, validation, progress)
@@ -228,7 +238,8 @@ class _Fitting:
         progress: Progress | None = None,
     ) -> np.ndarray:
         """The parameters of least loss, from where the potential or an interrupted fit stands."""
-        progress = progress or Progress(State(self._begin(potential, configurations)))
+        if progress is None or progress.level != self.level:
+            progress = Progress(State(self._begin(potential, configurations, progress)), level=self.level)
         minimiser = self._minimiser(potential, configurations)
         watch = self._loss(potential, validation) if validation else None
         return self._minimise(minimiser, progress, watch)
@@ -258,9 +269,11 @@ class _Fitting:
         loss = self._loss(potential, configurations)
         return Minimiser(loss, n_radial_parameters(potential.facts), settings.l2, roughness, fixed)
 
-    def _begin(self, potential: Potential, configurations: Sequence[Atoms]) -> np.ndarray:
-        """First parameters: from a fit at a lower level, or of several starts the best after some steps with a share of
-        the data."""
+    def _begin(
+        self, potential: Potential, configurations: Sequence[Atoms], climbed: Progress | None = None
+    ) -> np.ndarray:
+        """First parameters: from a fit at a lower level, which may have been interrupted, or of several starts the best
+        after some steps with a share of the data."""
         settings = self.settings
         warm = potential.facts.trained
         if not warm:
@@ -268,7 +281,7 @@ class _Fitting:
         if settings.radial == "fixed" or settings.iterations == 0:
             return potential.parameters
         if settings.level > CLIMB_FROM and not warm:
-            return self._climb(potential, configurations)
+            return self._climb(potential, configurations, climbed)
         n_values = sum(3 * len(atoms) for atoms in configurations)
         share = WARM_UP_VALUES * potential.facts.n_parameters / n_values
         starts = 1 if warm else settings.starts
@@ -284,20 +297,20 @@ class _Fitting:
         minimiser.loss.close()
         return min(found)[2]
 
-    def _climb(self, potential: Potential, configurations: Sequence[Atoms]) -> np.ndarray:
+    def _climb(self, potential: Potential, configurations: Sequence[Atoms], climbed: Progress | None) -> np.ndarray:
         """The radial functions of a fit at a level at which a step costs a small part of what it costs here."""
         facts = potential.facts
         names = potential.species or facts.n_species
         lower = Potential.new(CLIMB_FROM, names, facts.cutoff, facts.min_distance, facts.n_chebyshev)
         lower.guard = potential.guard
-        settings = self.settings.model_copy(update={"level": CLIMB_FROM, "iterations": CLIMB_STEPS, "polish": 0})
-        below = _Fitting(settings, self.ranks, lambda step: None, None)
-        lower.parameters = below.minimise(lower, configurations)
-        return in_form_of(lower, potential, settings.seed).parameters
+        if climbed is not None:
+            randomise(lower, self.settings.seed)  # sets the scaling
+        lower.parameters = self.below(CLIMB_FROM).minimise(lower, configurations, progress=climbed)
+        return in_form_of(lower, potential, self.settings.seed).parameters
 
     def _minimise(self, minimiser: Minimiser, progress: Progress, watch: Loss | None) -> np.ndarray:
         settings, loss = self.settings, minimiser.loss
-        if progress.iteration == 0:
+        if not progress.losses:
             theta = minimiser.solve_linear(progress.state.parameters[: minimiser.n_radial])
             progress.state.parameters = theta
             self._tell(loss, progress, watch)
@@ -336,9 +349,11 @@ class _Fitting:
 
     def _goes_on(self, progress: Progress) -> bool:
         settings, losses = self.settings, progress.losses
-        slow = len(losses) > PATIENCE and losses[-1 - PATIENCE] - losses[-1] < settings.tolerance * losses[-1]
+        tolerance = settings.tolerance
+        slow = len(losses) > PATIENCE and losses[-1 - PATIENCE] - losses[-1] < 0.1 * tolerance * losses[-1]
         waited = settings.early_stop is not None and progress.waited >= settings.early_stop
-        over = slow or waited or progress.state.finished or progress.iteration >= settings.iterations
+        there = progress.state.finished or progress.state.promised < tolerance
+        over = slow or waited or there or progress.iteration >= settings.iterations
         return settings.radial == "fitted" and not over
 
     def _tell(self, loss: Loss, progress: Progress, watch: Loss | None) -> None:
@@ -357,7 +372,7 @@ class _Fitting:
         if self.checkpoint:
             checkpoints.save(self.checkpoint, progress, self.made_from)
         figures = (errors.energy_rmse, errors.force_rmse, validation)
-        self.report(Step(progress.iteration, errors.loss, progress.seconds, *figures))
+        self.report(Step(progress.iteration, errors.loss, progress.seconds, *figures, self.level))
 
 
 def _some(configurations: Sequence[Atoms], share: float, seed: int) -> list[Atoms]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ase import Atoms
 
-from mtp.configurations import Labels, check_distances, labels, read, types, with_labels
+from mtp.configurations import check_distances, labels, read, types, with_labels
 from mtp.database import GIVEN, Dataset
 from mtp.errors import Error
 from mtp.label_checks import Prediction, doubt_energies, doubt_forces
@@ -27,23 +27,23 @@ from mtp.settings import Labelling
 FOLDER = "labelling"  # of the engines' files, beside the data set
 
 
-def add_given(dataset: Dataset, files: Iterable[Path], species: Sequence[str]) -> None:
-    """Add files of labelled configurations to round 0, unless they are there. All are checked before one is added.
+def add_files(dataset: Dataset, given: Iterable[Path], unlabelled: Iterable[Path], species: Sequence[str]) -> None:
+    """Add files of configurations to round 0, unless they are there: given with labels, or to be labelled, where labels
+    that they have are not taken. All are checked before one is added.
 
     Raises:
-        DataError: a configuration without energy or forces, with numbers that are not finite, with atoms on top of
-            each other, or with an element that is not in species.
+        DataError: a given configuration without energy or forces, or with ones that are not finite; any configuration
+            with atoms on top of each other, or with an element that is not in species.
         Error: a file that cannot be read.
     """
-    given = [(atoms, _usable(atoms, species)) for file in files for atoms in read(file, species)]
-    known = {}
-    for atoms, its_labels in given:
-        # the name without its folder: the same wherever the loop is started or moved to
-        id = dataset.add_candidate(atoms, 0, f"given: {Path(atoms.info['source']).name}")
-        known[id] = its_labels
+    labelled = [(atoms, labels(atoms)) for atoms in _usable(given, species)]
+    without = _usable(unlabelled, species)
+    known = {_add(dataset, atoms, "given"): its_labels for atoms, its_labels in labelled}
     for id, _ in dataset.pending(0):
         if id in known:
             dataset.store_labels(id, known[id], GIVEN)
+    for atoms in without:
+        _add(dataset, atoms, "to label")
 
 
 def label_pending(
@@ -313,7 +313,15 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}" + "s" * (n != 1)
 
 
-def _usable(atoms: Atoms, species: Sequence[str]) -> Labels:
-    types(atoms, species)
-    check_distances(atoms)
-    return labels(atoms)
+def _usable(files: Iterable[Path], species: Sequence[str]) -> list[Atoms]:
+    found = [atoms for file in files for atoms in read(file, species)]
+    for atoms in found:
+        types(atoms, species)
+        check_distances(atoms)
+    return found
+
+
+def _add(dataset: Dataset, atoms: Atoms, what: str) -> int:
+    """Add a configuration of a file to round 0; its id."""
+    # the name without its folder: the same wherever the loop is started or moved to
+    return dataset.add_candidate(atoms, 0, f"{what}: {Path(atoms.info['source']).name}")

@@ -21,7 +21,7 @@ from mtp.errors import Error
 from mtp.loss import Loss, NormalEquations
 
 RIDGE = 1e-11  # least L2 regularisation: keeps null directions (fixed composition) and rounding errors at bay
-MOST_DAMPING = 1e12
+LEAST_DAMPING, MOST_DAMPING = 1e-8, 1e12  # the first leaves out directions that no data determine
 REFRESH = 2.0  # the radial columns are formed again where the loss at the predicted ξ is this much above the best
 
 
@@ -39,13 +39,15 @@ class Point:
 @dataclass
 class State:
     """What an interrupted minimisation goes on from. penalty: (n_linear,), that of the squares of the linear
-    coefficients; None before it is set by the first normal equations."""
+    coefficients; None before it is set by the first normal equations. promised: the relative fall of the loss that the
+    next step would bring if it were not damped and predictions were linear in it."""
 
     parameters: np.ndarray
     penalty: np.ndarray | None = None
     damping: float = 1e-3
     raise_by: float = 2.0
     finished: bool = False
+    promised: float = np.inf
 
 
 class Minimiser:
@@ -68,9 +70,9 @@ class Minimiser:
         """Improve the parameters step by step; each state is the start of the next step."""
         self.penalty = state.penalty
         point = self._begin(state.parameters[: self.n_radial])
+        step = _GaussNewton(point, self)
         while True:
             damping, raise_by = state.damping, state.raise_by
-            step = _GaussNewton(point, self)
             while damping <= MOST_DAMPING:
                 change, predicted, linear = step.damped(damping)
                 trial = self._at(point.radial + change, linear)
@@ -81,7 +83,11 @@ class Minimiser:
                     break
                 damping *= raise_by
                 raise_by *= 2
-            state = State(self._parameters(point), self.penalty, damping, raise_by, damping > MOST_DAMPING)
+            step = _GaussNewton(point, self)
+            _, promised, _ = step.damped(LEAST_DAMPING)
+            promised /= max(point.value, np.finfo(float).tiny)
+            finished = damping > MOST_DAMPING
+            state = State(self._parameters(point), self.penalty, damping, raise_by, finished, promised)
             yield state
             if state.finished:
                 return

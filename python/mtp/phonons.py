@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,7 +62,10 @@ def dispersion(crystal: Phonopy, imaginary: float = IMAGINARY) -> dict[str, Any]
     path = band_path(crystal)
     distance, places, labels = path.get_linear_kpoint_axis()
     bands = frequencies(crystal, path.kpts)
-    crystal.run_mesh(MESH)
+    with warnings.catch_warnings():
+        # of body-centred tetragonal crystals, for which phonopy takes a mesh of the same density with their symmetry
+        warnings.filterwarnings("ignore", message="Mesh .* is incompatible with the primitive-cell point group")
+        crystal.run_mesh(MESH)
     crystal.run_total_dos()
     q_points = np.concatenate([path.kpts, crystal.mesh.qpoints])
     everywhere = np.concatenate([bands, crystal.mesh.frequencies])

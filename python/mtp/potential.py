@@ -255,8 +255,7 @@ class Potential:
         not finite.
         """
         if isinstance(atoms, Atoms):
-            with named(atoms):
-                return self._evaluate([atoms])[0]
+            return self._evaluate([atoms])[0]
         return [result for batch in batches(atoms) for result in self._evaluate(batch)]
 
     def _evaluate(self, configurations: list[Atoms]) -> list[Result]:
@@ -275,7 +274,8 @@ class Potential:
             )
         except LibraryError:
             if n == 1:
-                raise
+                with named(configurations[0]):
+                    raise
             return [self.evaluate(atoms) for atoms in configurations]  # finds the one to blame
         bulk = batch.periodic.all(axis=1)
         volumes = np.where(bulk, np.abs(np.linalg.det(batch.cells)), 1.0)

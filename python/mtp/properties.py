@@ -75,7 +75,7 @@ class Found:
 
 
 class Solid:
-    """A crystal, relaxed with its cell, and what makes calculators for it.
+    """A crystal, relaxed with its cell, and what makes calculators for it. strains: which of xx yy zz yz xz xy relax.
 
     Attributes:
         cell: the relaxed unit cell, without a calculator.
@@ -83,12 +83,18 @@ class Solid:
         spacing: shortest distance between atoms, Å.
     """
 
-    def __init__(self, crystal: Atoms, calculators: Callable[[], Calculator], numerics: Numerics) -> None:
+    def __init__(
+        self,
+        crystal: Atoms,
+        calculators: Callable[[], Calculator],
+        numerics: Numerics,
+        strains: Sequence[int] = (1, 1, 1, 1, 1, 1),
+    ) -> None:
         self.calculators = calculators
         self.numerics = numerics
         self.spacing = spacing(crystal)
         atoms = self.calculated(crystal)
-        self.relax(atoms, CELL_FMAX, FrechetCellFilter(atoms))
+        self.relax(atoms, CELL_FMAX, FrechetCellFilter(atoms, mask=strains))
         self.energy = atoms.get_potential_energy() / len(atoms)
         self.cell = atoms.copy()
         self.spacing = spacing(self.cell)

@@ -61,7 +61,8 @@ class Crystal(Section):
 
 
 class InitialData(Section):
-    """The first data: files of labelled configurations, or configurations made from a crystal and labelled first.
+    """The first data: files of labelled configurations; and configurations that are labelled first, from files
+    (`structures`) or made from a crystal.
 
     strains: of the cell, isotropic (0.02 is 2 % longer); one configuration each, and one sheared by each. rattles:
     standard deviations of random displacements, Å, one configuration each. vacancy: also a rattled one with an atom
@@ -69,6 +70,7 @@ class InitialData(Section):
     """
 
     files: list[Path] = []
+    structures: list[Path] = []
     crystal: Crystal | None = None
     strains: list[Annotated[float, Field(gt=-1)]] = [-0.03, 0.03]
     rattles: list[Annotated[float, Field(ge=0)]] = [0.05, 0.15]
@@ -76,12 +78,13 @@ class InitialData(Section):
 
     @model_validator(mode="after")
     def _some_data(self) -> InitialData:
-        if not self.files and self.crystal is None:
-            raise ValueError("either `files` or a `crystal` must be given")
+        if not self.files and not self.structures and self.crystal is None:
+            raise ValueError("`files`, `structures` or a `crystal` must be given")
         return self
 
 
 Temperature = Annotated[float, Field(gt=0)]
+AXES = ("x", "y", "z", "yz", "xz", "xy")
 
 
 class Exploration(Section):
@@ -89,8 +92,10 @@ class Exploration(Section):
 
     temperatures: K, one run each. ramps: pairs of temperatures, one run each, heated or cooled from one to the other.
     steps, timestep: of each run; ps. pressure_GPa: constant pressure where given, else constant volume; of several,
-    one run each. strain_rate: 1/ps, of the cell's three lengths, or xx yy zz yz xz xy; directions without a rate keep
-    the pressure where one is given. input: a LAMMPS input with two marks, see docs/learning.md; it brings all else.
+    one run each. pressure_along: the directions whose lengths follow the pressure, each by itself; by default all three
+    by one factor, but for those with a strain rate. strain_rate: 1/ps, of the cell's three lengths, or xx yy zz yz xz
+    xy; directions without a rate keep the pressure where one is given. input: a LAMMPS input with two marks, see
+    docs/learning.md; it brings all else.
     """
 
     crystal: Crystal | None = None
@@ -101,6 +106,7 @@ class Exploration(Section):
     steps: int | None = Field(None, gt=0)
     timestep: float = Field(0.001, gt=0)
     pressure_GPa: float | list[float] | None = None
+    pressure_along: list[Literal["x", "y", "z"]] | None = Field(None, min_length=1)
     strain_rate: float | tuple[float, float, float, float, float, float] | None = None
 
     @model_validator(mode="after")
@@ -115,7 +121,22 @@ class Exploration(Section):
             raise ValueError("`temperatures` or `ramps` must be given")
         if self.steps is None:
             raise ValueError("`steps` must be given")
+        if self.pressure_along is not None:
+            if self.pressure_GPa is None:
+                raise ValueError("`pressure_along` goes with a `pressure_GPa`")
+            both = [axis for axis in self.pressure_along if axis in self.rates]
+            if both or len(set(self.pressure_along)) < len(self.pressure_along):
+                raise ValueError("`pressure_along` wants directions without a strain rate, each once")
         return self
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Rates of strain that are not zero, by axis: x y z yz xz xy."""
+        given = self.strain_rate
+        if given is None:
+            return {}
+        values = (given, given, given, 0.0, 0.0, 0.0) if isinstance(given, float) else given
+        return {axis: float(rate) for axis, rate in zip(AXES, values, strict=True) if rate != 0}
 
     @property
     def pressures(self) -> list[float | None]:
@@ -325,8 +346,9 @@ def form_of(content: dict[str, Any]) -> dict[str, Any]:
     form = {"species": content["species"], "seed": content["seed"], "selection.mode": content["selection"]["mode"]}
     for key in ("level", "cutoff", "radial_basis_size", "min_distance"):
         form[f"fit.{key}"] = content["fit"][key]
-    files = [Path(file).name for file in content["initial"]["files"]]  # wherever the folder is moved to
-    return form | {f"initial.{key}": value for key, value in (content["initial"] | {"files": files}).items()}
+    names = {key: [Path(file).name for file in content["initial"][key]] for key in ("files", "structures")}
+    initial = content["initial"] | names  # the same wherever the folder is moved to
+    return form | {f"initial.{key}": value for key, value in initial.items()}
 
 
 class LearnSettings(Section):
@@ -385,6 +407,7 @@ class LearnSettings(Section):
         settings = self.model_copy(deep=True)
         settings.folder = base / settings.folder
         settings.initial.files = [base / file for file in settings.initial.files]
+        settings.initial.structures = [base / file for file in settings.initial.structures]
         for relaxation in settings.relaxation:
             relaxation.file = base / relaxation.file
         for exploration in settings.exploration:
@@ -397,6 +420,11 @@ class LearnSettings(Section):
             words = [str((base / word).absolute()) if (base / word).is_file() else word for word in words]
             settings.transport.command = shlex.join(words)
         return settings
+
+
+def unreadable(path: str | os.PathLike, error: OSError | UnicodeDecodeError) -> Error:
+    """What is wrong with a file that should be text."""
+    return Error(f"{path}: cannot be read: {error.strerror if isinstance(error, OSError) else 'not text in UTF-8'}")
 
 
 def digest(file: Path) -> str:
@@ -418,7 +446,7 @@ def content_of(path: str | os.PathLike) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Error(f"{path}: cannot be read: {error}") from error
+        raise unreadable(path, error) from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

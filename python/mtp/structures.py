@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 CUBIC = ("sc", "fcc", "bcc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite")
 
 
+VACUUM = 10.0  # Å; a wider layer without atoms is no part of a solid or a fluid
+
+
+def gaps(cell: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """The widest layers without atoms across each pair of a cell's faces, (3,), Å."""
+    places = np.sort(np.linalg.solve(cell.T, positions.T) % 1.0, axis=1)
+    widest = np.diff(places, axis=1, append=places[:, :1] + 1).max(axis=1)
+    return widest / np.linalg.norm(np.linalg.inv(cell), axis=0)
+
+
 def crystal(settings: Crystal) -> Atoms:
     """The crystal that the settings describe. Raises Error where ASE knows no such crystal."""
     cubic = settings.structure.lower() in CUBIC if settings.cubic is None else settings.cubic

@@ -232,8 +232,8 @@ class Posterior:
         # files of potentials keep 16 digits
         if form != own_form or not np.allclose(numbers, own_numbers, rtol=1e-14, atol=0):
             raise Error(
-                f"{path}: belongs to another potential (elements, form, scaling or parameters differ): make it anew "
-                "with `mtp uncertainty`"
+                f"{path}: belongs to another potential (elements, form, scaling, guard or parameters differ): make it "
+                "anew with `mtp uncertainty`"
             )
         return cls(potential, covariance, Noise(*map(float, noise)))
 
@@ -373,11 +373,13 @@ def _most_likely(jacobian: np.ndarray, errors: np.ndarray, share: np.ndarray, rm
 
 def _identity(potential: Potential) -> tuple[str, np.ndarray]:
     """What tells potentials apart, with or without active sets: elements and sizes, and all numbers."""
-    facts = potential.facts
+    facts, guard = potential.facts, potential.guard
     sizes = (facts.n_species, facts.n_radial, facts.n_chebyshev, facts.n_scalar)
-    return f"{potential.species} {sizes}", np.array(
-        [facts.min_distance, facts.cutoff, facts.scaling, *potential.parameters]
-    )
+    form, numbers = f"{potential.species} {sizes}", [facts.min_distance, facts.cutoff, facts.scaling]
+    if guard is not None:
+        form += " with a guard"
+        numbers += [*guard.repulsion.ravel(), *guard.fade.ravel()]
+    return form, np.array([*numbers, *potential.parameters])
 
 
 def _inverse_root(matrix: np.ndarray) -> np.ndarray:

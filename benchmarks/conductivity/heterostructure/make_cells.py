@@ -25,14 +25,19 @@ VACUUM = 20.0  # Å
 A_GRAPHENE, A_BC3 = 2.492, 5.143  # Å; of BC3, whose cell has twice the edges
 
 
-def rectangle(symbols: list[str], a: float) -> Atoms:
-    """Of a hexagonal sheet (symbols of one cell of graphene, or of 2 × 2) the cell a × √3 a."""
+def hexagonal(symbols: list[str], a: float) -> Atoms:
+    """A sheet (symbols of one cell of graphene, or of 2 × 2) with vectors of length a."""
     n = 1 if len(symbols) == 2 else 2
-    hexagonal = honeycomb("C2", a=a / n).repeat((n, n, 1))
-    hexagonal.set_cell([*hexagonal.cell[:2], [0.0, 0.0, VACUUM]])
-    hexagonal.symbols[:] = symbols
-    hexagonal.pbc = True
-    found = make_supercell(hexagonal, [[1, 0, 0], [1, 2, 0], [0, 0, 1]])
+    found = honeycomb("C2", a=a / n).repeat((n, n, 1))
+    found.set_cell([*found.cell[:2], [0.0, 0.0, VACUUM]])
+    found.symbols[:] = symbols
+    found.pbc = True
+    return found
+
+
+def rectangle(symbols: list[str], a: float) -> Atoms:
+    """Of the same sheet the cell a × √3 a."""
+    found = make_supercell(hexagonal(symbols, a), [[1, 0, 0], [1, 2, 0], [0, 0, 1]])
     found.set_cell(np.diag([a, 3**0.5 * a, VACUUM]))  # the same, to the last digit perpendicular
     found.positions += [0.1, 0.1, VACUUM / 2]
     found.wrap()
@@ -91,7 +96,13 @@ if __name__ == "__main__":
     }
     large = {f"joined_{n}": joined(graphene, bc3, n, 2) for n in (20, 40)}
     CELLS.mkdir(exist_ok=True)
-    cells = {"graphene": graphene, "bc3": bc3, **small, **{name: sheet for name, (sheet, _) in large.items()}}
+    cells = {
+        "graphene_unit": hexagonal([*"CC"], A_GRAPHENE),
+        "graphene": graphene,
+        "bc3": bc3,
+        **small,
+        **{name: sheet for name, (sheet, _) in large.items()},
+    }
     for name, atoms in cells.items():
         write(CELLS / f"{name}.extxyz", atoms, columns=["symbols", "positions"])
     write(CELLS / "first.extxyz", labelled(list(small.values()), 10))

@@ -2,6 +2,8 @@
 """The command `mtp`: parses, calls the library, prints. Every number that it prints can be had as JSON."""
 
 import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
 
 import typer
 
@@ -18,11 +20,28 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Moment tensor potentials that learn while LAMMPS runs. Units: eV, Å, GPa, K, ps.",
 )
 for command in (new, fit, evaluate, uncertainty, validate, select, grade, relax, cut, guard, convert, info, learn):
     app.command()(command)
 app.add_typer(conductivity, name="conductivity")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        try:
+            print(version("pair-mtp"))
+        except PackageNotFoundError:
+            print("sources that are not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Moment tensor potentials that learn while LAMMPS runs. Units: eV, Å, GPa, K, ps."""
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The commands `mtp conductivity`: lattice thermal conductivity by one method each."""
+"""The commands `mtp conductivity`: thermal conductivity by one method each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtp.cli.options import JsonOption
 from mtp.cli.output import check_output, console, write_json
 from mtp.errors import Error
 
-conductivity = typer.Typer(no_args_is_help=True, help="Lattice thermal conductivity, W/mK.")
+conductivity = typer.Typer(no_args_is_help=True, help="Thermal conductivity, W/mK.")
 Settings = Annotated[Path, typer.Argument(help="Settings (.toml).", show_default=False)]
 LearnFile = Annotated[
     Optional[Path],  # noqa: UP045, typer reads it at run time
@@ -37,10 +37,7 @@ def green_kubo(
     from mtp.conductivity.green_kubo import green_kubo as run
     from mtp.conductivity.settings import GreenKubo
 
-    if _learning(learn, learn_file):
-        _learn(settings, learn_file, GreenKubo, run, json_file)
-        return
-    _molecular_dynamics(settings, GreenKubo, run, json_file)
+    _molecular_dynamics(settings, GreenKubo, run, json_file, learn, learn_file)
 
 
 @conductivity.command()
@@ -54,10 +51,7 @@ def hnemd(
     from mtp.conductivity.hnemd import hnemd as run
     from mtp.conductivity.settings import Hnemd
 
-    if _learning(learn, learn_file):
-        _learn(settings, learn_file, Hnemd, run, json_file)
-        return
-    _molecular_dynamics(settings, Hnemd, run, json_file)
+    _molecular_dynamics(settings, Hnemd, run, json_file, learn, learn_file)
 
 
 @conductivity.command()
@@ -71,10 +65,7 @@ def nemd(
     from mtp.conductivity.nemd import nemd as run
     from mtp.conductivity.settings import Nemd
 
-    if _learning(learn, learn_file):
-        _learn(settings, learn_file, Nemd, run, json_file)
-        return
-    _molecular_dynamics(settings, Nemd, run, json_file)
+    _molecular_dynamics(settings, Nemd, run, json_file, learn, learn_file)
 
 
 @conductivity.command()
@@ -123,8 +114,16 @@ def continuum(settings: Settings, json_file: JsonOption = None) -> None:
 
 
 def _molecular_dynamics(
-    settings: Path, model: type, run: Callable[..., dict[str, Any]], json_file: Path | None
+    settings: Path,
+    model: type,
+    run: Callable[..., dict[str, Any]],
+    json_file: Path | None,
+    learn: bool,
+    learn_file: Path | None,
 ) -> None:
+    if _learning(learn, learn_file):
+        _learn(settings, learn_file, model, run, json_file)
+        return
     import traceback
 
     import mpi4py.MPI as MPI

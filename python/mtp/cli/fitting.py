@@ -76,7 +76,12 @@ def fit(
     zbl: Annotated[
         bool, typer.Option("--zbl", help="Repulsion out to the covalent radii; the MTP learns the difference.")
     ] = False,
-    iterations: Annotated[int, typer.Option(help="At most.")] = 60,
+    iterations: Annotated[
+        int,
+        typer.Option(
+            help="At most. A fit ends earlier where its next step promises little: `tolerance` in a settings file."
+        ),
+    ] = 60,
     seed: Annotated[int, typer.Option(help="Of the initial radial coefficients.")] = 1,
     starts: Annotated[int, typer.Option(help="Seeds to try; the best after some steps goes on.")] = 1,
     threads: Annotated[Optional[int], typer.Option(help="Default: all cores.")] = None,  # noqa: UP045

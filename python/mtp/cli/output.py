@@ -59,7 +59,8 @@ def command_line() -> str:
 
 
 class Bar:
-    """A progress bar on a terminal; in a log file, one line for each step. Keeps the steps that it is shown."""
+    """A progress bar on a terminal; in a log file, one line for each step. Keeps the steps that it is shown, but for
+    those of a fit that goes before."""
 
     def __init__(self, title: str, total: int) -> None:
         self.title = title
@@ -86,11 +87,16 @@ class Bar:
             self.bar.stop()
 
     def show(self, step: Step) -> None:
-        self.steps.append(step)
-        if self.bar:
-            self.bar.update(self.task, completed=step.iteration, note=self._note(step))
+        if step.level is not None:
+            done, title = 0, f"first at level {step.level}, {step.iteration}"
         else:
-            console.print(f"{self.title} {step.iteration}/{self.total}: {self._note(step)}")
+            self.steps.append(step)
+            done, title = step.iteration, f"{step.iteration}/{self.total}"
+        if self.bar:
+            note = self._note(step) if step.level is None else f"{title}: {self._note(step)}"
+            self.bar.update(self.task, completed=done, note=note)
+        else:
+            console.print(f"{self.title} {title}: {self._note(step)}")
 
     def _note(self, step: Step) -> str:
         parts = [f"loss {step.loss:.4e}"]
@@ -99,7 +105,7 @@ class Bar:
         if step.force_rmse is not None:
             parts.append(f"F {step.force_rmse:.4g} eV/Å")
         parts.append(_duration(step.seconds))
-        first = self.steps[0]
+        first = self.steps[0] if step.level is None else step
         if step.iteration > first.iteration:  # the first one holds the preparation
             pace = (step.seconds - first.seconds) / (step.iteration - first.iteration)
             parts += [f"{pace:.2g} s/iteration", f"at most {_duration(pace * (self.total - step.iteration))} left"]

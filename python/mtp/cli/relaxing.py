@@ -30,7 +30,7 @@ def relax(
     ] = None,
     learn: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Settings (.toml) of a learning loop with [[relaxation]] tables: docs/relaxing.md."),
+        typer.Option(help="Settings (.toml) of a learning loop with tables `relaxation`: docs/relaxing.md."),
     ] = None,
     steps: Annotated[int, typer.Option(help="At most, for each structure.")] = 500,
     force: Annotated[float, typer.Option(help="Largest force that is left, eV/Å.")] = 0.01,

@@ -165,8 +165,8 @@ def grade(
     potential: PotentialFile,
     data: DataFiles,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the graded configurations.")] = None,
-    select_above: Annotated[float, typer.Option("--select")] = 2.0,
-    break_above: Annotated[float, typer.Option("--break")] = 10.0,
+    select_above: Annotated[float, typer.Option("--select", help="Configurations above are counted.")] = 2.0,
+    break_above: Annotated[float, typer.Option("--break", help="As are those above this.")] = 10.0,
     species: SpeciesOption = None,
     json_file: JsonOption = None,
 ) -> None:
@@ -214,7 +214,7 @@ def cut(
         Optional[float],  # noqa: UP045
         typer.Option(help="Around all atoms with a grade above this, none inside another's environment."),
     ] = None,
-    settings: Annotated[Path | None, typer.Option(help="A .toml file with a table [cutting].")] = None,
+    settings: Annotated[Path | None, typer.Option(help="A .toml file with a table `cutting`.")] = None,
     method: Annotated[Optional[str], typer.Option(help="auto, crystal, relaxed, cluster or whole.")] = None,  # noqa: UP045
     max_atoms: Annotated[Optional[int], typer.Option(help="Of a cell; default 200.")] = None,  # noqa: UP045
     bound: Annotated[Optional[float], typer.Option(help="Grade that filler should not pass; default 2.")] = None,  # noqa: UP045

@@ -16,6 +16,7 @@ from ase.io import write
 
 from mtp import extras, structures
 from mtp.cfg import replaced_whole
+from mtp.conductivity import sheets
 from mtp.conductivity.bte_settings import BteSettings, ForceConstants, Mesh, Transport
 from mtp.conductivity.force_constants import (
     EXTRAPOLATING,
@@ -46,7 +47,7 @@ def bte(settings: BteSettings, say: Say = lambda text: None) -> dict[str, Any]:
     Keys of the result: `kappa_W_mK`, for each of `temperatures_K` the tensor xx yy zz yz xz xy, on the finest mesh;
     `extrapolated_W_mK`, to infinitely fine ones (None for one mesh); `uncertainty_W_mK`, its PARTS (None where not
     computed) and their `total`; `meshes`, each with its κ; `cumulative` by mean free path and by frequency, on the
-    finest mesh; `phonons`, the dispersion.
+    finest mesh; `phonons`, the dispersion. Of a sheet κ is that of its `thickness_A`, and averages are over x and y.
 
     Raises Error for a structure that is not relaxed or not stable, a folder of another calculation, or what any step
     cannot do.
@@ -56,6 +57,9 @@ def bte(settings: BteSettings, say: Say = lambda text: None) -> dict[str, Any]:
     with engine_of(settings) as engine:
         folder.mkdir(parents=True, exist_ok=True)
         crystal = structures.explored(settings, elements_of(engine, settings))
+        sheets.check(crystal.cell.array, settings.thickness)
+        for remark in sheets.remarks(crystal.cell.array, crystal.positions, settings.thickness):
+            say(f"warning: {remark}")
         _same_calculation(folder, settings, engine, crystal)
         cell, left = _cell_at_rest(crystal, engine, settings, say)
         lattice = displaced(cell, settings.force_constants, settings.born)
@@ -76,8 +80,8 @@ def bte(settings: BteSettings, say: Say = lambda text: None) -> dict[str, Any]:
         solutions = []
         for mesh in transport.meshes:
             solution = kept(folder, lattice, mesh, transport, say)
-            solutions.append(solution)
-            say(f"mesh {mesh}: {_row(solution, transport.temperatures)}")
+            solutions.append(solution.per_volume(sheets.filling(cell.cell.array, settings.thickness)))
+            say(f"mesh {mesh}: {_row(solutions[-1], settings)}")
         found = _result(settings, engine, cell, left | facts, phonons, solutions)
         found["uncertainty_W_mK"] = _uncertainty(settings, engine, cell, solutions, lattice, say)
         if "phono3py" in settings.export:
@@ -155,6 +159,7 @@ def _same_calculation(folder: Path, settings: BteSettings, engine: Engine, cryst
     form |= {"forces": engine.fingerprint, "born": settings.born and _digest(settings.born.read_text())}
     numbers = [crystal.numbers.tolist(), crystal.positions.round(6).tolist(), crystal.cell.array.round(6).tolist()]
     form["structure"] = _digest(numbers)
+    form["sheet"] = settings.thickness is not None  # of any: nothing is computed anew for another thickness
     file = folder / "calculation.json"
     if file.exists():
         known = json.loads(file.read_text())
@@ -174,7 +179,7 @@ def _cell_at_rest(crystal: Atoms, engine: Engine, settings: BteSettings, say: Sa
         known = json.loads(file.read_text())
         return Atoms(known["symbols"], known["positions"], cell=known["cell"], pbc=True), known["left"]
     try:
-        cell, left = at_rest(crystal, engine, settings.relax)
+        cell, left = at_rest(crystal, engine, settings.relax, settings.thickness)
     except Error as error:
         raise Unsound(str(error)) from error
     say(
@@ -193,10 +198,11 @@ def _result(
     settings: BteSettings, engine: Engine, cell: Atoms, facts: dict, phonons: dict, solutions: Sequence[Solution]
 ) -> dict[str, Any]:
     transport, finest = settings.transport, solutions[-1]
-    limit = extrapolated(solutions)
+    directions = sheets.conducting(settings.thickness)
+    limit = extrapolated(solutions, directions)
     curves = {
         name: [
-            dict(zip(("x", "kappa_W_mK"), (a.tolist() for a in cumulative(*pair)), strict=True))
+            dict(zip(("x", "kappa_W_mK"), (a.tolist() for a in cumulative(*pair, directions)), strict=True))
             for pair in zip(values, finest.modes, strict=True)
         ]
         for name, values in (
@@ -208,6 +214,7 @@ def _result(
     return {
         "method": "bte",
         "forces": engine.fingerprint,
+        "thickness_A": settings.thickness,
         "structure": {
             "symbols": cell.get_chemical_symbols(),
             "cell_A": cell.cell.array.tolist(),
@@ -243,7 +250,7 @@ def _uncertainty(
     relative changes on one mesh, times κ.
     """
     asked, transport = settings.uncertainty, settings.transport
-    limit, kappa = extrapolated(solutions), solutions[-1].kappa
+    limit, kappa = extrapolated(solutions, sheets.conducting(settings.thickness)), solutions[-1].kappa
     mesh_part = None if limit is None else np.abs(limit - kappa)
     parts: dict[str, Any] = dict.fromkeys(PARTS) | {"mesh": mesh_part}
     others = {
@@ -258,7 +265,7 @@ def _uncertainty(
         def relative(changed: Engine, constants: ForceConstants, name: str) -> np.ndarray | None:
             folder = settings.folder / f"other_{_digest([constants.model_dump(mode='json'), changed.fingerprint])}"
             folder.mkdir(exist_ok=True)
-            there = cell if changed is engine else at_rest(cell, changed, settings.relax)[0]
+            there = cell if changed is engine else at_rest(cell, changed, settings.relax, settings.thickness)[0]
             other = displaced(there, constants, settings.born)
             produce(other, changed, folder, lambda text: None)
             phonons = dispersion(harmonic(other), settings.imaginary)
@@ -266,7 +273,8 @@ def _uncertainty(
                 say(f"{name} is left out: {not_stable(phonons)}")
                 return None
             found = kept(folder, other, mesh, transport, say)
-            say(f"{name}: {_row(found, transport.temperatures)} on mesh {mesh}")
+            part = sheets.filling(there.cell.array, settings.thickness)
+            say(f"{name}: {_row(found.per_volume(part), settings)} on mesh {mesh}")
             return np.divide(found.kappa, base, out=np.ones_like(base), where=np.abs(base) > 1e-6 * np.abs(base).max())
 
         for part, update in others.items():
@@ -299,10 +307,11 @@ def _other_potentials(settings: BteSettings, engine: Engine) -> list[Potential]:
     return loaded
 
 
-def _row(solution: Solution, temperatures: Sequence[float]) -> str:
+def _row(solution: Solution, settings: BteSettings) -> str:
     """κ averaged over directions at each temperature."""
-    values = (f"{k[:3].mean():.4g} W/mK at {t:g} K" for t, k in zip(temperatures, solution.kappa, strict=True))
-    return ", ".join(values)
+    means = solution.kappa[:, : sheets.conducting(settings.thickness)].mean(axis=1)
+    temperatures = settings.transport.temperatures
+    return ", ".join(f"{kappa:.4g} W/mK at {t:g} K" for t, kappa in zip(temperatures, means, strict=True))
 
 
 def _digest(value: object) -> str:

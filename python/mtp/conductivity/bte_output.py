@@ -14,6 +14,7 @@ from rich.table import Table
 
 from mtp.cfg import replaced_whole
 from mtp.conductivity.bte import PARTS
+from mtp.conductivity.sheets import conducting
 from mtp.figures import BLUE, COLOURS, GREY, RESOLUTION, STYLE
 from mtp.validation_output import phonons
 
@@ -70,15 +71,20 @@ def convergence_and_origin(path: Path, found: Mapping) -> None:
         figure = Figure(figsize=(3.1 * (3 + several), 2.9), layout="constrained")
         panels = list(figure.subplots(1, 3 + several))
         colours = [COLOURS[k % len(COLOURS)] for k in range(len(temperatures))]
-        inverse = np.array([mesh["q_points"] ** (-1 / 3) for mesh in meshes])
+        directions = conducting(found.get("thickness_A"))
+        inverse = np.array([mesh["q_points"] ** (-1 / directions) for mesh in meshes])
+
+        def mean(tensor: list[float]) -> float:
+            return float(np.mean(tensor[:directions]))
+
         axes = panels.pop(0)
         error = found["uncertainty_W_mK"]["total"]
         for t, (temperature, colour) in enumerate(zip(temperatures, colours, strict=True)):
-            kappa = [_mean(mesh["kappa_W_mK"][t]) for mesh in meshes]
+            kappa = [mean(mesh["kappa_W_mK"][t]) for mesh in meshes]
             axes.plot(inverse, kappa, "o", color=colour, ms=4, label=f"{temperature:g} K")
-            axes.errorbar(inverse[-1], kappa[-1], error and _mean(error[t]), color=colour, capsize=3)
+            axes.errorbar(inverse[-1], kappa[-1], error and mean(error[t]), color=colour, capsize=3)
             if found["extrapolated_W_mK"]:
-                limit = _mean(found["extrapolated_W_mK"][t])
+                limit = mean(found["extrapolated_W_mK"][t])
                 axes.plot([0, inverse[-1]], [limit, kappa[-1]], "--", color=colour, lw=1)
                 axes.plot(0, limit, "o", mfc="white", color=colour, ms=4, clip_on=False)
         axes.set_xlim(0, 1.15 * inverse.max())
@@ -87,8 +93,8 @@ def convergence_and_origin(path: Path, found: Mapping) -> None:
         axes.legend()
         if several:
             axes = panels.pop(0)
-            kappa = np.array([_mean(k) for k in found["kappa_W_mK"]])
-            axes.errorbar(temperatures, kappa, error and [_mean(e) for e in error], fmt="o-", color=BLUE, ms=4, lw=1)
+            kappa = np.array([mean(k) for k in found["kappa_W_mK"]])
+            axes.errorbar(temperatures, kappa, error and [mean(e) for e in error], fmt="o-", color=BLUE, ms=4, lw=1)
             if (kappa > 0).all():
                 axes.set(xscale="log", yscale="log")
                 shown = temperatures[:: 1 + len(temperatures) // TICKS]
@@ -114,10 +120,6 @@ def convergence_and_origin(path: Path, found: Mapping) -> None:
         panels[1].set_xlim(0, None)
         with replaced_whole(path) as part:
             figure.savefig(part, dpi=RESOLUTION)
-
-
-def _mean(tensor: list[float]) -> float:
-    return float(np.mean(tensor[:3]))
 
 
 def _carrying(curve: Mapping) -> list[tuple[float, float]]:

@@ -90,8 +90,10 @@ class BteSettings(Section):
     """Lattice conductivity of a crystal. Paths are relative to the settings file.
 
     The crystal or a `file` of one unit cell; forces from a `potential` or from a `reference` (of the types that label
-    data). species: elements of a potential that names none. born: file of phonopy with Born charges and the dielectric
-    tensor. imaginary: most negative frequency that is let pass, THz. export: files for other programs.
+    data). species: elements of a potential that names none. thickness: Å, of a sheet in the xy plane with vacuum above:
+    conductivities and stresses are those of its area times this; its meshes have one point across, and n stands for
+    n × n × 1. born: file of phonopy with Born charges and the dielectric tensor. imaginary: most negative frequency
+    that is let pass, THz. export: files for other programs.
     """
 
     folder: Path = Path("bte")
@@ -100,6 +102,7 @@ class BteSettings(Section):
     species: Elements | None = None
     crystal: Crystal | None = None
     file: Path | None = None
+    thickness: float | None = Field(None, gt=0)
     relax: Relaxation = Field(default_factory=Relaxation)
     force_constants: ForceConstants = Field(default_factory=ForceConstants)
     born: Path | None = None
@@ -118,6 +121,22 @@ class BteSettings(Section):
             raise ValueError("`posterior` and `potentials` go with a `potential`, not with a `reference`")
         return self
 
+    @model_validator(mode="after")
+    def _sheet(self) -> BteSettings:
+        if self.thickness is None:
+            return self
+        constants, transport, parts = self.force_constants, self.transport, self.uncertainty
+        for name, cell in (
+            ("force_constants.supercell", constants.supercell),
+            ("force_constants.harmonic_supercell", constants.harmonic_supercell),
+            ("uncertainty.supercell", parts.supercell),
+        ):
+            if cell is not None and cell[2] > 1:
+                raise ValueError(f"`{name}`: a sheet with a `thickness` is not repeated along z, found {list(cell)}")
+        transport.meshes = [_flat(mesh) for mesh in transport.meshes]
+        parts.mesh = None if parts.mesh is None else _flat(parts.mesh)
+        return self
+
     def resolve(self, base: Path) -> BteSettings:
         """The same with all paths taken from `base`."""
         update: dict[str, Any] = {
@@ -131,3 +150,11 @@ class BteSettings(Section):
             }
         )
         return self.model_copy(update=update)
+
+
+def _flat(mesh: Mesh) -> Mesh:
+    """A mesh of a sheet."""
+    numbers = (mesh, mesh, 1) if isinstance(mesh, int) else mesh
+    if numbers[2] > 1:
+        raise ValueError(f"meshes of a sheet with a `thickness` have one point along z, found {list(numbers)}")
+    return numbers

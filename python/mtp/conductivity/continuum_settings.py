@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from mtp.conductivity.sheets import conducting
 from mtp.errors import Error
 from mtp.settings import Section
 
@@ -184,8 +185,7 @@ def _result(path: Path, key: str) -> dict[str, Any]:
 
 
 def _conductivity(path: Path, temperature: float) -> tuple[Any, float | None]:
-    """κ and the error of its mean (None: not known), of a result of molecular dynamics, a tensor where it has one
-    (2 × 2 of a sheet), or with tensors at temperatures."""
+    """κ, a tensor where the result has one (2 × 2 of a sheet), and the error of its mean (None: not known)."""
     found = _result(path, "kappa_W_mK")
     kappa, known = found["kappa_W_mK"], found.get("temperatures_K")
     if known is None:
@@ -197,6 +197,8 @@ def _conductivity(path: Path, temperature: float) -> tuple[Any, float | None]:
         return [tensor[i][j] for i, j in VOIGT], kappa.get("error")
     for k, at in enumerate(known):
         if abs(at - temperature) < 1e-6 * temperature:
-            total = found["uncertainty_W_mK"]["total"]
-            return kappa[k], float(np.mean(total[k][:3])) if total else None
+            total, directions = found["uncertainty_W_mK"]["total"], conducting(found.get("thickness_A"))
+            xx, yy, _, _, _, xy = kappa[k]
+            tensor = kappa[k] if directions == 3 else [[xx, xy], [xy, yy]]
+            return tensor, float(np.mean(total[k][:directions])) if total else None
     raise Error(f"{path}: holds no conductivity at {temperature:g} K, but at {', '.join(f'{t:g}' for t in known)} K")

@@ -17,6 +17,7 @@ from ase.io import write
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mtp import extras
+from mtp.conductivity import sheets
 from mtp.conductivity.bte_settings import ForceConstants, Relaxation
 from mtp.conductivity.forces import Engine, gather
 from mtp.errors import Error
@@ -32,17 +33,21 @@ GRADE = 2.0
 EXTRAPOLATING = "extrapolating.extxyz"
 TURNS = 10  # of imposing translations and permutations on force constants; after three, sum rules still miss 1e-5
 EXCESS = 0.1  # e for each atom; less is the reference's rounding and is shared among the atoms
+EVERYWHERE, IN_PLANE = (1, 1, 1, 1, 1, 1), (1, 1, 0, 0, 0, 1)  # strains xx yy zz yz xz xy that relax
 SYMMETRY = 1e-4  # Å; relaxed cells keep their symmetry to about CELL_FMAX over a bond's stiffness
 
 
-def at_rest(crystal: Atoms, engine: Engine, settings: Relaxation) -> tuple[Atoms, dict]:
+def at_rest(crystal: Atoms, engine: Engine, settings: Relaxation, thickness: float | None = None) -> tuple[Atoms, dict]:
     """The crystal, relaxed as asked, and what is left: `force_eV_per_A`, `stress_GPa` (6,) in ASE's sign and order.
+
+    thickness: Å, of a sheet, whose cell relaxes in its plane alone; stresses are those of this thickness.
 
     Raises Error where more is left than the settings allow, or the relaxation fails.
     """
+    strains = EVERYWHERE if thickness is None else IN_PLANE
     atoms = crystal.copy()
     if settings.what == "cell":
-        atoms = Solid(crystal, engine.calculator, Numerics()).cell
+        atoms = Solid(crystal, engine.calculator, Numerics(), strains).cell
     atoms.calc = engine.calculator()
     if settings.what == "atoms":
         from ase.optimize import LBFGS
@@ -51,14 +56,16 @@ def at_rest(crystal: Atoms, engine: Engine, settings: Relaxation) -> tuple[Atoms
             raise Error(f"the relaxation of the atoms did not reach {CELL_FMAX:g} eV/Å")
     force = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
     stress = full_3x3_to_voigt_6_stress(atoms.get_stress(voigt=False)) / units.GPa
+    stress /= sheets.filling(atoms.cell.array, thickness)
     if not force <= settings.force:
         raise Error(
             f"the structure is not relaxed: a force of {force:.3g} eV/Å is left, above relax.force = "
             f'{settings.force:g}: let it be relaxed (relax.what = "cell" or "atoms"), or raise the bound'
         )
-    if settings.what != "atoms" and not np.abs(stress).max() <= settings.stress:
+    largest = np.abs(stress[np.flatnonzero(strains)]).max()
+    if settings.what != "atoms" and not largest <= settings.stress:
         raise Error(
-            f"the cell is not relaxed: a stress of {np.abs(stress).max():.3g} GPa is left, above relax.stress = "
+            f"the cell is not relaxed: a stress of {largest:.3g} GPa is left, above relax.stress = "
             f'{settings.stress:g}: let it be relaxed (relax.what = "cell"), or, if the lattice constant is meant, '
             'relax the atoms alone (relax.what = "atoms") or raise the bound'
         )
@@ -76,7 +83,7 @@ def displaced(cell: Atoms, settings: ForceConstants, born: Path | None = None) -
     unit = phonopy.structure.atoms.PhonopyAtoms(
         cell.get_chemical_symbols(), cell=cell.cell[:], positions=cell.positions
     )
-    primitive = phonopy.structure.cells.guess_primitive_matrix(unit, symprec=SYMMETRY)
+    primitive = _third_last(phonopy.structure.cells.guess_primitive_matrix(unit, symprec=SYMMETRY))
     harmonic = settings.harmonic_supercell
     crystal = phono3py.Phono3py(
         unit,
@@ -103,6 +110,13 @@ def displaced(cell: Atoms, settings: ForceConstants, born: Path | None = None) -
         crystal.nac_params = {**charges, "born": charges["born"] - excess}
     crystal.generate_displacements(distance=settings.displacement, cutoff_pair_distance=settings.pair_cutoff)
     return crystal
+
+
+def _third_last(primitive: np.ndarray) -> np.ndarray:
+    """The primitive vectors (columns, in units of the unit cell's), in an order in which the one along the unit cell's
+    third, if there is one, stays the third: numbers of meshes are by vectors, and a sheet's third is across it."""
+    along = np.flatnonzero(~(np.abs(primitive[:2]) > 1e-6).any(axis=0))
+    return np.roll(primitive, 2 - along[0], axis=1) if len(along) else primitive
 
 
 def cells_of(supercells: list) -> list[Atoms]:

@@ -27,7 +27,18 @@ from mtp.conductivity.md import (
     system,
     thermalise,
 )
-from mtp.conductivity.results import W_PER_MK, finish, joined, mean, styled, too_short, value, weighted, write_arrays
+from mtp.conductivity.results import (
+    W_PER_MK,
+    are_short,
+    finish,
+    joined,
+    mean,
+    styled,
+    too_short,
+    value,
+    weighted,
+    write_arrays,
+)
 from mtp.conductivity.settings import Hnemd
 from mtp.conductivity.sizes import with_size
 from mtp.figures import COLOURS, GREY, ORANGE
@@ -104,18 +115,20 @@ def analysed(settings: Hnemd, moving: System, runs: Sequence[Sequence[dict]], fo
     facts |= {"flux": f"eV Å/ps: along {settings.axis}, the flux density times the volume", "temperature": "K"}
     write_arrays(folder / "currents.h5", arrays, facts)
 
-    fields, series = [], []
-    for field, group in zip(settings.fields, runs, strict=True):
-        temperature = np.mean([run["temperature"][skipped:].mean() for run in group])
-        scale = W_PER_MK / (temperature * moving.volume * field)
-        series.append([scale * run["flux"][skipped:] for run in group])
-        kappa, short = mean(series[-1], interval)
-        fields.append({"field_per_A": field, "kappa": kappa, "temperature_K": float(temperature), "too_short": short})
+    temperatures = [float(np.mean([run["temperature"][skipped:].mean() for run in group])) for group in runs]
+    series = [
+        [W_PER_MK / (temperature * moving.volume * field) * run["flux"][skipped:] for run in group]
+        for field, temperature, group in zip(settings.fields, temperatures, runs, strict=True)
+    ]
+    short = are_short(series, interval)
+    fields = [
+        {"field_per_A": field, "kappa": mean(group, interval, short), "temperature_K": temperature}
+        for field, temperature, group in zip(settings.fields, temperatures, series, strict=True)
+    ]
     kappa, n_linear, notes = _linear(fields)
-    if short := [f"{f['field_per_A']:g}" for f in fields if f["too_short"]]:
+    if short:
         notes.append(
-            f"the flux in the field {', '.join(short)} 1/Å is correlated over times that are no small part of a run: "
-            "raise `time`; the error is widened"
+            "the flux is correlated over times that are no small part of a run: raise `time`; the error is widened"
         )
     drift = _drift([run for group in series[:n_linear] for run in group])
     if n_linear * settings.runs < 3:
@@ -148,6 +161,7 @@ def analysed(settings: Hnemd, moving: System, runs: Sequence[Sequence[dict]], fo
         "time_ps": min(len(run) for group in series for run in group) * interval,
         "fields": fields,
         "fields_used": n_linear,
+        "too_short": short,
         "drift_W_mK": drift,
         "notes": moving.notes + too_short(kappa) + notes,
     }

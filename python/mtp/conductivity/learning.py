@@ -30,6 +30,7 @@ from mtp.conductivity.bte import graded_cells
 from mtp.conductivity.bte_settings import BteSettings
 from mtp.conductivity.md import Tell
 from mtp.conductivity.results import styled
+from mtp.conductivity.sheets import conducting
 from mtp.conductivity.watch import Unsound, met
 from mtp.database import Dataset
 from mtp.errors import Error
@@ -45,6 +46,7 @@ from mtp.uncertainty import Posterior
 Calculation = md.MolecularDynamics | BteSettings
 Method = Callable[..., dict[str, Any]]
 Say = Callable[[str], None]
+PARTS_OF_PHONONS = {"size": "cell", "mesh": "mesh", "displacement": "displacement"}
 
 
 class LearnConductivity(LearnSettings):
@@ -266,9 +268,9 @@ def outcome_of(result: Mapping[str, Any]) -> dict[str, Any]:
     if result["method"] == "bte":
         names = [f"{t:g} K" for t in result["temperatures_K"]]
         told = result["uncertainty_W_mK"]
-        parts = {"statistics": None, "size": _means(told["cell"]), "mesh": _means(told["mesh"])}
-        parts["displacement"] = _means(told["displacement"])
-        values = _means(result["kappa_W_mK"])
+        directions = conducting(result.get("thickness_A"))
+        parts = {name: _means(told[key], directions) for name, key in PARTS_OF_PHONONS.items()} | {"statistics": None}
+        values = _means(result["kappa_W_mK"], directions)
     else:
         (unit,) = (unit for unit in ("W_mK", "MW_m2K") if f"uncertainty_{unit}" in result)
         (key,) = (key for key in (f"kappa_{unit}", f"conductance_{unit}") if key in result)
@@ -278,9 +280,9 @@ def outcome_of(result: Mapping[str, Any]) -> dict[str, Any]:
     return {"names": names, "values": values, "errors": errors, "random": parts["statistics"], "parts": parts}
 
 
-def _means(tensors: list | None) -> list[float] | None:
-    """Averages over directions at each temperature."""
-    return None if tensors is None else [float(np.mean(tensor[:3])) for tensor in tensors]
+def _means(tensors: list | None, directions: int) -> list[float] | None:
+    """Averages over the first directions at each temperature."""
+    return None if tensors is None else [float(np.mean(tensor[:directions])) for tensor in tensors]
 
 
 def _together(parts: Mapping[str, list[float] | None], n: int) -> list[float]:
@@ -313,7 +315,7 @@ def _result(learning: Learning, method: Method, say: Say, rounds: list[dict]) ->
     estimates = [outcome["changes"]]
     if learning.loop.samples:
         result = method(_with_posterior(learning, name), say)
-        estimates.append(_means(result["uncertainty_W_mK"]["potential"]))
+        estimates.append(_means(result["uncertainty_W_mK"]["potential"], conducting(result.get("thickness_A"))))
     known = [estimate for estimate in estimates if estimate is not None]
     parts = outcome["parts"] | {"potential": [max(of) for of in zip(*known, strict=True)] or None}
     uncertainty = {"names": outcome["names"], **parts, "total": _together(parts, len(outcome["values"]))}

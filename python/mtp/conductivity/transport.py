@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,11 @@ class Solution:
     @property
     def n_q(self) -> int:
         return round(abs(np.linalg.det(self.mesh)))
+
+    def per_volume(self, part: float) -> Solution:
+        """The same where that part of the cell is the material's volume."""
+        kappas = {name: getattr(self, name) / part for name in ("kappa", "relaxation_time", "modes")}
+        return replace(self, **kappas)
 
     def save(self, path: Path) -> None:
         from mtp.cfg import replaced_whole
@@ -174,8 +179,8 @@ def _solved(crystal: Phono3py, matrix: np.ndarray, settings: Transport, points: 
     )
 
 
-def cumulative(values: np.ndarray, modes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """κ of all modes whose `values` (frequencies, mean free paths) are at most x, averaged over directions.
+def cumulative(values: np.ndarray, modes: np.ndarray, directions: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """κ of all modes whose `values` (frequencies, mean free paths) are at most x, averaged over the first directions.
 
     Args:
         values: (n_ir, n_b); modes: (n_ir, n_b, 6), W/mK.
@@ -183,7 +188,7 @@ def cumulative(values: np.ndarray, modes: np.ndarray) -> tuple[np.ndarray, np.nd
     Returns:
         x and κ(x), W/mK, POINTS of each at most.
     """
-    mean = modes[..., :3].mean(axis=-1).ravel()
+    mean = modes[..., :directions].mean(axis=-1).ravel()
     order = np.argsort(values.ravel(), kind="stable")
     x, kappa = values.ravel()[order], np.cumsum(mean[order])
     carrying = np.flatnonzero(x > 0)
@@ -191,16 +196,17 @@ def cumulative(values: np.ndarray, modes: np.ndarray) -> tuple[np.ndarray, np.nd
     return x[chosen], kappa[chosen]
 
 
-def extrapolated(solutions: Sequence[Solution]) -> np.ndarray | None:
+def extrapolated(solutions: Sequence[Solution], directions: int = 3) -> np.ndarray | None:
     """κ (n_T, 6) on an infinitely fine mesh; None for one mesh.
 
-    Least squares through the last three (or two) meshes of κ(N) = κ(∞) + c/N, where N³ is the number of q-points: with
-    relaxation times that grow as 1/q² every shell dq around Γ adds alike, and a mesh misses those of q < 1/N.
+    Least squares through the last three (or two) meshes of κ(N) = κ(∞) + c/N, where N³ (in two directions N²) is the
+    number of q-points: with relaxation times that grow as 1/q² every shell dq around Γ adds alike, and a mesh misses
+    those of q < 1/N.
     """
     last = solutions[-LAST:]
     if len(last) < 2:
         return None
-    inverse = np.array([solution.n_q ** (-1 / 3) for solution in last])
+    inverse = np.array([solution.n_q ** (-1 / directions) for solution in last])
     kappa = np.array([solution.kappa for solution in last])
     design = np.column_stack([np.ones(len(last)), inverse])
     return np.linalg.lstsq(design, kappa.reshape(len(last), -1), rcond=None)[0][0].reshape(kappa.shape[1:])

@@ -13,7 +13,7 @@ Of each piece of a walk there are, in the walk's folder,
     end.json           that LAMMPS has come to the end of the run, and how
     rest.done          that what the user's input wants after the run is done, too
 
-Where a piece failed, its turn's folder is kept, as failed_* in place of turn_*.
+Where a piece failed, its turn's folder is kept, as failed_* in place of turn_*: of each walk the last FAILURES.
 
 LAMMPS needs the plugin and no Python, and may run on any machine that shares the folder.
 """
@@ -47,6 +47,7 @@ from mtp.settings import Selection
 
 FRAMES = (2, 1000)  # on disc, at least (one may be cut off) and at most
 ATOMS_ON_DISC = 2_000_000  # in all frames: some 150 MB
+FAILURES = 5  # of which the files stay
 CENTRES_PER_FRAME = 16  # as the pair style keeps in memory, see MTP_CENTRES_PER_STEP in mtp.h
 
 
@@ -160,12 +161,15 @@ class FileWalk(Walk):
         return self._place / f"piece_{piece:06d}"
 
     def _keep(self) -> Path:
-        """Give the turn's folder a name that no later turn removes, and the inputs in it their paths of now."""
+        """Give the turn's folder a name that no later turn removes, and the inputs in it their paths of now; and remove
+        the oldest such folders."""
         kept = self._place.with_name(self._place.name.replace("turn", "failed", 1))
         try:
             self._place.rename(kept)
             for path in kept.glob("piece_*/in.lammps"):
                 path.write_text(path.read_text().replace(str(self._place), str(kept)))
+            for old in sorted(self._folder.glob("failed_*"), key=lambda path: path.stat().st_mtime_ns)[:-FAILURES]:
+                shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             raise Error(f"{kept}: cannot be written: {error.strerror}") from error
         return kept

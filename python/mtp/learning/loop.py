@@ -32,7 +32,7 @@ from mtp.learning.folder import Folder
 from mtp.learning.memory import MemoryWalk
 from mtp.learning.ranks import NotConverged, Stopped, led, on_root
 from mtp.learning.relaxations import Plan, RelaxationWalk, plan
-from mtp.learning.scripts import Script, scripts, write_data
+from mtp.learning.scripts import Script, check_vacuum, scripts, write_data
 from mtp.learning.teacher import Teacher
 from mtp.learning.walks import GRADES, Passage, Walk, lammps_error
 from mtp.potential import Potential
@@ -281,6 +281,7 @@ class Loop:
             data = self.folder.path / f"structure_{number}.data"
             if exploration.input is None:
                 self._structures[data] = structures.explored(exploration, settings.species)
+                check_vacuum(exploration, self._structures[data])
             prefix = f"{number}: " if several else ""
             found += [script.titled(prefix + script.title) for script in scripts(exploration, data, settings.species)]
         plans = [plan(what, number, settings.species) for number, what in enumerate(settings.relaxation)]

@@ -16,7 +16,8 @@ from ase.data import atomic_masses, atomic_numbers
 from mtp.cfg import replaced_whole
 from mtp.configurations import types
 from mtp.errors import Error
-from mtp.settings import Exploration
+from mtp.settings import AXES, Exploration, unreadable
+from mtp.structures import VACUUM, gaps
 
 BAR_PER_GPA = 1e4
 MARK = re.compile(r"^\s*#\s*mtp:\s*(.*?)\s*$")
@@ -26,7 +27,6 @@ BOXES = ("create_box", "read_data", "read_restart")
 CHANGES = (*BOXES, "create_atoms", "delete_atoms", "displace_atoms", "set", "velocity", "change_box", "replicate")
 CHANGES += ("read_dump", "minimize", "run", "rerun", "reset_timestep", "reset_atoms")
 WORD = re.compile(r'"""[\s\S]*?"""|"[^"]*"|\'[^\']*\'|\S+')
-AXES = ("x", "y", "z", "yz", "xz", "xy")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def marked(path: Path, species: Sequence[str]) -> Script:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise Error(f"{path}: cannot be read: {error}") from error
+        raise unreadable(path, error) from error
     marks = [(k, MARK.match(line)[1].split()) for k, line in enumerate(lines) if MARK.match(line)]
     if [words[0] if words else "" for _, words in marks] != ["potential", "run"]:
         raise Error(f"{path}: wants two marks, in this order: a line `# mtp: potential`, and a line `# mtp: run STEPS`")
@@ -155,6 +155,18 @@ def write_data(path: Path, atoms: Atoms, species: Sequence[str]) -> None:
         part.write_text("\n".join(text))
 
 
+def check_vacuum(exploration: Exploration, atoms: Atoms) -> None:
+    """Raise Error where a pressure would squeeze vacuum, unless the settings name the direction themselves."""
+    if exploration.pressure_GPa is None or exploration.pressure_along is not None:
+        return
+    for axis, gap in zip(AXES[:3], gaps(atoms.cell.array, atoms.positions), strict=True):
+        if gap > VACUUM and axis in _under_pressure(exploration):
+            raise Error(
+                f"{gap:.0f} Å of the cell along {axis} are vacuum, which `pressure_GPa` would squeeze: name the "
+                'directions of the material alone, as in `pressure_along = ["x", "y"]`, or leave the pressure out'
+            )
+
+
 def _dynamics(
     exploration: Exploration,
     data: Path,
@@ -167,7 +179,7 @@ def _dynamics(
     title = f"{first:g} K" if first == last else f"{first:g} to {last:g} K"
     if len(exploration.pressures) > 1:
         title += f", {pressure:g} GPa"
-    rates = _rates(exploration.strain_rate)
+    rates = exploration.rates
     if rates:
         title += ", " + " ".join(f"{axis} {rate:g}/ps" for axis, rate in rates.items())
     before = f"""
@@ -186,7 +198,7 @@ def _dynamics(
         thermo_style custom step temp pe etotal press vol
         timestep {step}
         velocity all create {2 * first} ${{seed}} mom yes rot no dist gaussian
-        {_ensemble(first, last, 100 * step, pressure, rates)}
+        {_ensemble(exploration, first, last, 100 * step, pressure)}
     """
     if rates:
         moves = " ".join(f"{axis} erate {rate!r}" for axis, rate in rates.items())
@@ -195,19 +207,17 @@ def _dynamics(
     return Script(title, before, after, "", list(species), exploration.steps, data.parent)
 
 
-def _rates(given: float | Sequence[float] | None) -> dict[str, float]:
-    """Rates of strain that are not zero, by axis."""
-    if given is None:
-        return {}
-    values = (given, given, given, 0.0, 0.0, 0.0) if isinstance(given, float) else given
-    return {axis: float(rate) for axis, rate in zip(AXES, values, strict=True) if rate != 0}
-
-
-def _ensemble(first: float, last: float, damping: float, pressure: float | None, rates: dict[str, float]) -> str:
+def _ensemble(exploration: Exploration, first: float, last: float, damping: float, pressure: float | None) -> str:
     temperatures = f"temp {first} {last} {damping}"
-    free = [axis for axis in AXES[:3] if axis not in rates]
-    if pressure is None or not free:
+    axes = _under_pressure(exploration)
+    if pressure is None or not axes:
         return f"fix ensemble all nvt {temperatures}"
     barostat = f"{pressure * BAR_PER_GPA} {pressure * BAR_PER_GPA} {10 * damping}"
-    axes = ["iso"] if not rates else free
+    if exploration.pressure_along is None and not exploration.rates:
+        axes = ["iso"]
     return f"fix ensemble all npt {temperatures} " + " ".join(f"{axis} {barostat}" for axis in axes)
+
+
+def _under_pressure(exploration: Exploration) -> list[str]:
+    """The directions whose lengths follow the pressure, where there is one."""
+    return exploration.pressure_along or [axis for axis in AXES[:3] if axis not in exploration.rates]

@@ -13,7 +13,7 @@ from mtp import structures
 from mtp.errors import Error
 from mtp.evaluation import compare
 from mtp.fit import Step, fit
-from mtp.labelling import LabelQueue, add_given, judge_together
+from mtp.labelling import LabelQueue, add_files, judge_together
 from mtp.learning import target
 from mtp.learning.choice import choose, nearest
 from mtp.learning.folder import Folder
@@ -39,7 +39,7 @@ class Teacher:
     def begin(self) -> None:
         """Add the first data to the data set, unless they are there."""
         initial, dataset = self.settings.initial, self.folder.dataset
-        add_given(dataset, initial.files, self.settings.species)
+        add_files(dataset, initial.files, initial.structures, self.settings.species)
         if initial.crystal is not None:
             for name, atoms in structures.first_candidates(initial, self.settings.seed):
                 dataset.add_candidate(atoms, 0, f"made: {name}")
@@ -149,4 +149,5 @@ class Teacher:
 
     def _progress(self, step: Step) -> None:
         if step.iteration % 10 == 0:
-            self.say(f"  iteration {step.iteration}: loss {step.loss:.4e}, {step.seconds:.1f} s")
+            first = "" if step.level is None else f"first at level {step.level}, "
+            self.say(f"  {first}iteration {step.iteration}: loss {step.loss:.4e}, {step.seconds:.1f} s")
