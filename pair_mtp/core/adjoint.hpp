@@ -116,7 +116,8 @@ MTP_FUNCTION void pull_back_any_degree(int n_mu, int nu, int stride, const T (*u
 // Of the bars, those of two degrees are kept at a time.
 MTP_FUNCTION int n_bars(const PlanView &plan)
 {
-  return 2 * monomials_of_degree(plan.highest_degree);
+  const int highest = plan.highest_degree;
+  return monomials_of_degree(highest) + (highest > 0 ? monomials_of_degree(highest - 1) : 0);
 }
 
 // gradient[size][3] = dV_i/dr_ij and angular[size][stride] of `size` neighbours; bar[n_bars][size] is scratch.
@@ -129,7 +130,7 @@ MTP_FUNCTION void pull_back(const PlanView &plan, int stride, const T (*u)[3], c
   for (int n = 0; n < size; n++)
     for (int i = 0; i < 3; i++) of_u[n][i] = T{};
   const int highest = plan.highest_degree;
-  const auto bar_of = [&](int nu) { return bar + nu % 2 * monomials_of_degree(highest) * size; };
+  const auto bar_of = [&](int nu) { return bar + (highest - nu) % 2 * monomials_of_degree(highest) * size; };
   int first = plan.n_monomials - monomials_of_degree(highest);
   adjoint = adjoint + (plan.n_summed - monomials_of_degree(highest) * plan.n_mu[highest]);
   pull_back_any_degree<true, size>(plan.n_mu[highest], highest, stride, u, f, mono + first * size, adjoint, bar, bar_of(highest), angular, of_u);

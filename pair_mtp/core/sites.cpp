@@ -128,10 +128,9 @@ template <class T> void Sites<T>::reserve(int most_neighbours)
   indices = count + n_counts;
 
   const std::size_t per_slot = 3 + 1 + 1 + 3 * static_cast<std::size_t>(plan.n_radial) + 3;
-  scratch.require(
-      (n * per_slot + 2 * static_cast<std::size_t>(plan.n_moments) + block * static_cast<std::size_t>(plan.n_monomials + n_bars(plan)) +
-       plan.n_chebyshev) *
-      width);
+  scratch.require((n * per_slot + 2 * static_cast<std::size_t>(plan.n_moments) + block * static_cast<std::size_t>(plan.n_monomials + n_bars(plan)) +
+                   plan.n_chebyshev) *
+                  width);
   T *next = reinterpret_cast<T *>(scratch.get());
   const auto take = [&](std::size_t size) {
     T *const start = next;

@@ -612,8 +612,8 @@ template <class DeviceType> class DeviceSites {
     };
     const auto launch_near = [&](auto max_threads, std::size_t bytes) {
       constexpr int many = warps_at_once<graded> * threads_of_warp / max_threads;
-      const std::size_t of_kokkos = 4096 + 2 * sizeof(SiteTotals) * team_size;    // what its reductions take, and some more
-      const bool fit = many * (bytes + of_kokkos) <= shared_memory_of_multiprocessor();
+      const std::size_t of_kokkos = (team_size + 2) * (sizeof(SiteTotals) + sizeof(double)), of_device = 1024;    // besides, for each team
+      const bool fit = many * (bytes + of_kokkos + of_device) <= shared_memory_of_multiprocessor();
       return fit ? launch_with(max_threads, std::integral_constant<int, many>(), bytes)
                  : launch_with(max_threads, std::integral_constant<int, 1>(), bytes);
     };
