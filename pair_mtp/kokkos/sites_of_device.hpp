@@ -100,7 +100,7 @@ template <class T, int of_moments, int of_rows> struct SiteMemory {
   Moments moments, adjoint;
   T *chunk;
   std::ptrdiff_t between_rows;
-  int *queue = nullptr;    // how many there are, then their places in the list
+  Strided<int, of_moments> queue;    // of a team: how many there are, then their places in the list
 
   MTP_FUNCTION std::ptrdiff_t columns() const { return of_rows > 0 ? of_rows : between_rows; }
   MTP_FUNCTION Strided<T, of_rows> column(int row, int thread) const { return Strided<T, of_rows>(chunk + thread, between_rows) + row; }
@@ -141,7 +141,8 @@ struct OneThread {
   MTP_FUNCTION void operator()(double &to, double what) const { to += what; }    // adds
 };
 
-constexpr int rounds_of_queue = 4;    // places of the list that each thread looks at to fill it
+constexpr int rounds_of_queue = 4;     // places of the list that each thread of a team looks at to fill it
+constexpr int queue_of_thread = 32;    // neighbours that one alone looks for before it acts
 
 template <class Member> struct ThreadsOfTeam {
   static constexpr bool alone = false;
@@ -249,11 +250,13 @@ template <bool graded, class Team, class Memory> class SiteOfTeam {
   {
     const int n = atoms.n_listed[centre];
     if constexpr (Team::alone) {
-      for (int k = 0;;) {    // each thread of a warp finds its next one, then all act together
-        Neighbour one;
-        while (!one.inside && k < n) one = neighbour(k++);
-        if (!one.inside) break;
-        action(one, 1);
+      for (int k = 0; k < n;) {    // threads of a warp look for theirs together, and then act together
+        int n_queued = 0;
+        MTP_ROLLED
+        for (; k < n && n_queued < queue_of_thread; k++)
+          if (neighbour(k).inside) memory.queue[n_queued++] = k;
+        MTP_ROLLED
+        for (int q = 0; q < n_queued; q++) action(neighbour(memory.queue[q], true), 1);
       }
     } else {
       for (int scanned = 0; scanned < n; scanned += team.capacity()) {
@@ -489,9 +492,9 @@ template <class DeviceType> class DevicePlan {
   PlanView on_device;
 };
 
-// Of a multiprocessor, each waiting while others work: 168 registers a thread, or 200 for grades, with which nothing is spilled. Where tables are too
+// Of a multiprocessor, each waiting while others work: 168 registers a thread, or 255 for grades, with which nothing is spilled. Where tables are too
 // large for as many, fewer, with all registers that compilers want.
-template <bool graded> constexpr int warps_at_once = graded ? 10 : 12;
+template <bool graded> constexpr int warps_at_once = graded ? 8 : 12;
 
 // An odd distance between rows: threads that read a column each do not wait for each other.
 MTP_FUNCTION constexpr int columns_of(int n_threads)
@@ -521,7 +524,7 @@ template <class T, bool graded, int max_threads> struct AtomsOfTeams {
     T *const chunk = static_cast<T *>(of_chunk.get_shmem(ChunkRows(plan).n * static_cast<std::size_t>(between_rows) * sizeof(T)));
     int *const queue = static_cast<int *>(of_chunk.get_shmem((1 + team.capacity()) * sizeof(int)));
     using Memory = SiteMemory<T, 1, max_threads == 0 ? 0 : columns_of(max_threads)>;
-    const Memory memory = {typename Memory::Moments(moments), typename Memory::Moments(moments + n), chunk, between_rows, queue};
+    const Memory memory = {typename Memory::Moments(moments), typename Memory::Moments(moments + n), chunk, between_rows, Strided<int, 1>(queue)};
     SiteOfTeam<graded, ThreadsOfTeam<Member>, Memory> site(team, plan, atoms, memory);
     const std::size_t length = graded ? n_active(plan) : 0;
     for (int k = member.league_rank(); k < atoms.n; k += member.league_size()) site.evaluate(atoms.centres[k], sums, totals, rows + k * length);
@@ -537,12 +540,13 @@ template <class T, bool graded> struct AtomsOfThreads {
   DeviceAtoms atoms;
   DeviceSums sums;
   double *rows;         // [atom][n_active]
-  double *workspace;    // [warp][row][thread of warp]: moments, adjoints, the rows of a chunk
+  double *workspace;    // [warp][row][thread of warp]: moments, adjoints, the rows of a chunk, the queue
   std::size_t n_threads;
 
   static MTP_FUNCTION std::size_t size_for_warp(const PlanView &plan)
   {
-    return threads_of_warp * (2 * static_cast<std::size_t>(plan.n_moments) + ChunkRows(plan).n);
+    constexpr std::size_t of_queue = queue_of_thread * sizeof(int) / sizeof(double);
+    return threads_of_warp * (2 * static_cast<std::size_t>(plan.n_moments) + ChunkRows(plan).n + of_queue);
   }
 
   MTP_FUNCTION void operator()(int thread, SiteTotals &totals) const
@@ -550,9 +554,11 @@ template <class T, bool graded> struct AtomsOfThreads {
     const std::size_t n = plan.n_moments, length = graded ? n_active(plan) : 0;
     constexpr int lanes = threads_of_warp;
     double *const of_warp = workspace + thread / lanes * size_for_warp(plan), *const mine = of_warp + thread % lanes;
+    double *const of_chunk = of_warp + 2 * n * lanes, *const of_queue = of_chunk + static_cast<std::size_t>(ChunkRows(plan).n) * lanes;
     using Memory = SiteMemory<T, lanes, lanes>;
     const Memory memory = {typename Memory::Moments(mine), typename Memory::Moments(mine + n * lanes),
-                           reinterpret_cast<T *>(of_warp + 2 * n * lanes) + thread % lanes, lanes};
+                           reinterpret_cast<T *>(of_chunk) + thread % lanes, lanes,
+                           Strided<int, lanes>(reinterpret_cast<int *>(of_queue) + thread % lanes)};
     const OneThread team;
     SiteOfTeam<graded, OneThread, Memory> site(team, plan, atoms, memory);
     for (std::size_t k = thread; k < static_cast<std::size_t>(atoms.n); k += n_threads)
@@ -639,8 +645,8 @@ template <class DeviceType> class DeviceSites {
   {
     using Kernel = AtomsOfThreads<T, graded>;
     constexpr bool on_host = Kokkos::SpaceAccessibility<Kokkos::HostSpace, typename DeviceType::memory_space>::accessible;
-    constexpr int warps_of_multiprocessor = 64;
-    const std::size_t all = DeviceType().concurrency(), at_once = on_host ? all : all / warps_of_multiprocessor * warps_at_once<graded>;
+    constexpr int warps_of_multiprocessor = 64, warps = 8;
+    const std::size_t all = DeviceType().concurrency(), at_once = on_host ? all : all / warps_of_multiprocessor * warps;
     const std::size_t n = std::min<std::size_t>(at_once, atoms.n), n_warps = (n + threads_of_warp - 1) / threads_of_warp;
     const std::size_t size = n_warps * Kernel::size_for_warp(plan);
     if (workspace.extent(0) < size) {
