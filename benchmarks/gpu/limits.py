@@ -28,9 +28,12 @@ LISTED, NEAR, CHEBYSHEV = 78, 42, 8
 WARP = 32
 MULTIPROCESSORS, CLOCK = 132, 1.755e9
 TFLOPS = {8: 34.0, 4: 67.0}  # by the bytes of a number
-SHARED = 227 * 1024  # bytes, of which each team takes 1 kB for itself
-REGISTERS = 65536
-OF_KERNEL = {8: 238, 4: 191}  # registers of the kernel of teams, from `nvcc -Xptxas -v`
+SHARED = 228 * 1024  # bytes, of which each team takes 1 kB for itself
+OF_KOKKOS = (WARP + 2) * 72  # what Kokkos' reductions take besides
+# Warps of a multiprocessor for which there are registers, from `nvcc -Xptxas -v`: where tables are small enough for
+# many, the compiler is told to do with 168 registers
+MANY, FEW = 12, 8
+AT_ONCE = 4  # neighbours in the loop of the sums
 
 
 def main() -> None:
@@ -53,8 +56,8 @@ def main() -> None:
                 f"{clocks:.0f}",
                 f"{MULTIPROCESSORS * CLOCK / clocks / 1e6:.0f}",
                 f"{scratch / 1024:.1f}",
-                str(int(SHARED // (scratch + 1024))),
-                str(REGISTERS // (-(-OF_KERNEL[size] // 8) * 8 * WARP)),
+                str(n_warps := int(SHARED // (scratch + 1024))),
+                str(MANY if n_warps >= MANY else FEW),
             )
         console.print(table)
 
@@ -78,12 +81,13 @@ def of_shared_memory(degrees: list[int], counted: dict, size: int) -> float:
     """Clocks in which a multiprocessor's shared memory serves an atom."""
     own, broadcast = size / 4, 1
     chunks = math.ceil(NEAR / WARP)
+    padded = WARP * (chunks - 1) + math.ceil((NEAR - WARP * (chunks - 1)) / AT_ONCE) * AT_ONCE
     monomials = n_monomials(degrees)
     summed = sum((2 * nu + 1) * n_mu for nu, n_mu in enumerate(degrees))
-    tabulated = (3 * CHEBYSHEV - 2) + (CHEBYSHEV + 2) * degrees[0] + 2 * monomials
+    tabulated = 2 * degrees[0] + 2 * monomials
     of_monomial = [n_mu for nu, n_mu in enumerate(degrees) for _ in range(2 * nu + 1)]
-    rounds = sum(max(of_monomial[k : k + WARP]) for k in range(0, monomials, WARP))
-    forward = chunks * tabulated * own + NEAR * rounds * (own + broadcast)
+    rounds = [of_monomial[k] for k in range(0, monomials, WARP)]
+    forward = chunks * tabulated * own + padded * sum(own + n_mu * broadcast for n_mu in rounds)
     backward = chunks * ((tabulated + 3 * monomials) * own + summed * broadcast)
     rows = counted["inner_rows"], counted["inner_rows"] + counted["outer_rows"]
     products = (2 * rows[0] + 2 * (2 * rows[1])) / WARP * 2 * 2
@@ -92,8 +96,8 @@ def of_shared_memory(degrees: list[int], counted: dict, size: int) -> float:
 
 def bytes_of_team(degrees: list[int], n_moments: float, size: int) -> float:
     """Moments and adjoints; the table of a chunk; the queue of neighbours."""
-    rows = 3 * degrees[0] + n_monomials(degrees) + max(n_monomials(degrees), CHEBYSHEV)
-    return 16 * n_moments + max(rows, 20) * (WARP + 1) * size + 4 * (4 * WARP + 2)
+    rows = 3 * degrees[0] + n_monomials(degrees) + max(4 * (len(degrees) - 1), CHEBYSHEV)
+    return 16 * n_moments + max(rows, 20) * (WARP + 1) * size + 4 * (4 * WARP + 2) + OF_KOKKOS
 
 
 if __name__ == "__main__":
