@@ -384,6 +384,9 @@ def resources(log: Path) -> list[dict]:
         used = re.search(r"Used (\d+) registers", part)
         if used is None:
             continue
+        bounds = re.search(r"LaunchBoundsILj\d+ELj(\d+)E", told[1])
+        if bounds and int(bounds[1]) > 1:
+            name += f", {bounds[1]} at once"
         registers = int(used[1])
         found[told[1]] = {  # the latest of each
             "kernel": name,
