@@ -18,6 +18,7 @@
 namespace mtp {
 
 constexpr int max_degree = 64;
+constexpr double same_place = 1e-6;    // Angstrom: closer, the direction from one atom to the other is rounding error
 
 MTP_FUNCTION constexpr int monomials_of_degree(int nu)
 {

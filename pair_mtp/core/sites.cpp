@@ -12,11 +12,6 @@
 #include <limits>
 
 namespace mtp {
-namespace {
-
-constexpr double same_place = 1e-6;    // Angstrom: closer, the direction from one atom to the other is rounding error
-
-}    // namespace
 
 // The sweeps over all neighbours of a group. Computed with lane type T, which reads the memory of the group's own lane type S.
 struct ForwardAndBack {

@@ -6,7 +6,7 @@
 //
 // lanes: the sweeps of the plain styles, eight atoms at once in the vectors of a CPU, with the threads and the lists of Kokkos. The default on the
 // host.
-// thread, warp, team: an atom for one, 32 or 128 threads of a device (sites_of_device.hpp); without the keyword by the number of atoms. On the host a
+// thread, warp, team: an atom for one, 32 or 128 threads of a device (site_of_team.hpp); without the keyword by the number of atoms. On the host a
 // warp is one thread and a team all of them: slow, to test what a device computes.
 // precision mixed: what belongs to one neighbour is computed in single precision; not with lanes, and not on steps with grades.
 #ifdef PAIR_CLASS
